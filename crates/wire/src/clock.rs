@@ -16,12 +16,18 @@ impl Instant {
     pub const NEVER: Instant = Instant(u64::MAX);
 
     pub fn plus(self, duration: Duration) -> Instant {
-        Instant(self.0.saturating_add(duration.as_nanos().min(u128::from(u64::MAX)) as u64))
+        Instant(
+            self.0
+                .saturating_add(duration.as_nanos().min(u128::from(u64::MAX)) as u64),
+        )
     }
 
     /// `ms` after this instant; a negative `ms` (a client's nonsense) counts as 0.
     pub fn plus_ms(self, ms: i64) -> Instant {
-        Instant(self.0.saturating_add((ms.max(0) as u64).saturating_mul(1_000_000)))
+        Instant(
+            self.0
+                .saturating_add((ms.max(0) as u64).saturating_mul(1_000_000)),
+        )
     }
 
     /// Milliseconds from `earlier` to this instant, 0 if `earlier` is later.

@@ -1,1 +1,25 @@
+//! Bytes <-> types: Kafka's protocol as values.
+//!
+//! - `messages`: every request, response and record schema, generated from Kafka's own.
+//! - `RequestBody`, `ResponseBody`: all of them as one type each.
+//! - `codec`: the primitives, bounded against whatever comes from the wire.
+//!
+//! Deliberately not here: sockets, and what any request means. This crate depends on nothing of
+//! ours and is pure: no clock, no randomness, no files, no threads.
 
+#[cfg(test)]
+mod arbitrary;
+mod body;
+pub mod clock;
+pub mod codec;
+mod error_code;
+pub mod limits;
+pub mod messages;
+
+pub use body::{RequestBody, ResponseBody};
+pub use codec::{
+    Chunk, DecodeError, DecodeErrorKind, EncodeError, Encoded, RawTaggedField, Reader, Records,
+    Uuid, Writer,
+};
+pub use error_code::ErrorCode;
+pub use messages::ApiKey;
