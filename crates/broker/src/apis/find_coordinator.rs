@@ -1,0 +1,88 @@
+//! FindCoordinator (key 10, versions 0-6): where a group lives.
+//!
+//! Behaviour: this broker, once `__consumer_offsets` exists; the first request makes it and is
+//! answered when it is there. Key type 1 (transactions) and 2 (share groups) are refused:
+//! COORDINATOR_NOT_AVAILABLE would make clients retry for ever, so it is INVALID_REQUEST with a
+//! message.
+
+use crate::apis;
+use crate::broker::Broker;
+use crate::connections::RequestId;
+use crate::groups::OFFSETS_TOPIC;
+use crate::input::ConnectionId;
+use crate::prepare::Prepared;
+use oncelog_wire::ErrorCode;
+use oncelog_wire::messages::find_coordinator_response::Coordinator;
+use oncelog_wire::messages::{
+    FindCoordinatorRequest, FindCoordinatorResponse, RequestBody, ResponseBody,
+};
+
+const GROUP: i8 = 0;
+
+pub(crate) fn handle(
+    broker: &mut Broker,
+    connection: ConnectionId,
+    request: RequestId,
+    prepared: Prepared,
+) {
+    let RequestBody::FindCoordinator(ask) = &prepared.body else {
+        unreachable!("dispatched by type");
+    };
+    if ask.key_type == GROUP && !broker.groups.ready() && !prepared.topics_ensured {
+        let names = vec![OFFSETS_TOPIC.to_owned()];
+        return apis::ensure_topics(broker, connection, request, prepared, names);
+    }
+    let response = match prepared.version {
+        0..=3 => single(broker, ask),
+        _ => batched(broker, ask),
+    };
+    broker.answer(request, ResponseBody::FindCoordinator(response));
+}
+
+fn batched(broker: &Broker, ask: &FindCoordinatorRequest) -> FindCoordinatorResponse {
+    let entry = |key: &String| coordinator(broker, ask.key_type, key);
+    FindCoordinatorResponse {
+        coordinators: ask.coordinator_keys.iter().map(entry).collect(),
+        ..Default::default()
+    }
+}
+
+fn single(broker: &Broker, ask: &FindCoordinatorRequest) -> FindCoordinatorResponse {
+    let found = coordinator(broker, ask.key_type, &ask.key);
+    FindCoordinatorResponse {
+        error_code: found.error_code,
+        error_message: found.error_message,
+        node_id: found.node_id,
+        host: found.host,
+        port: found.port,
+        ..Default::default()
+    }
+}
+
+fn coordinator(broker: &Broker, key_type: i8, key: &str) -> Coordinator {
+    let nowhere = |error: ErrorCode, why: &str| Coordinator {
+        key: key.to_owned(),
+        node_id: -1,
+        host: String::new(),
+        port: -1,
+        error_code: error.code(),
+        error_message: Some(why.to_owned()),
+        ..Default::default()
+    };
+    if key_type != GROUP {
+        let why = "only groups have a coordinator: transactions are not implemented yet";
+        return nowhere(ErrorCode::InvalidRequest, why);
+    }
+    if !broker.groups.ready() {
+        let why = "__consumer_offsets could not be created; the broker's log says why";
+        return nowhere(ErrorCode::CoordinatorNotAvailable, why);
+    }
+    let (host, port) = broker.config.advertised_address();
+    Coordinator {
+        key: key.to_owned(),
+        node_id: broker.config.node_id,
+        host,
+        port,
+        ..Default::default()
+    }
+}

@@ -1,0 +1,51 @@
+//! InitProducerId (key 22, versions 0-5): a producer id for an idempotent producer.
+//!
+//! Behaviour: without a transactional id, a fresh id with epoch 0, from a block of 1000 that is
+//! reserved in the metadata log, so that no id is ever given out twice. A request with a
+//! transactional id is refused until transactions exist: an empty one is INVALID_REQUEST as in
+//! Kafka, any other TRANSACTIONAL_ID_AUTHORIZATION_FAILED (fatal for the client, so nothing is
+//! sent under a promise that is not kept).
+
+use crate::broker::Broker;
+use crate::connections::RequestId;
+use crate::input::ConnectionId;
+use crate::prepare::Prepared;
+use crate::quorum::{self, Again, Job};
+use oncelog_wire::ErrorCode;
+use oncelog_wire::messages::{InitProducerIdResponse, RequestBody, ResponseBody};
+
+pub(crate) fn handle(
+    broker: &mut Broker,
+    connection: ConnectionId,
+    request: RequestId,
+    prepared: Prepared,
+) {
+    let RequestBody::InitProducerId(ask) = &prepared.body else {
+        unreachable!("dispatched by type");
+    };
+    let refused = match ask.transactional_id.as_deref() {
+        None => None,
+        Some("") => Some(ErrorCode::InvalidRequest),
+        Some(_) => Some(ErrorCode::TransactionalIdAuthorizationFailed),
+    };
+    let mut response = InitProducerIdResponse {
+        producer_id: -1,
+        producer_epoch: -1,
+        ..Default::default()
+    };
+    if let Some(error) = refused {
+        response.error_code = error.code();
+        return broker.answer(request, ResponseBody::InitProducerId(response));
+    }
+    let Some(producer_id) = broker.quorum.producer_ids.next() else {
+        let then = Again {
+            connection,
+            request,
+            prepared: Box::new(prepared),
+        };
+        return quorum::submit(broker, Job::ProducerIds { then });
+    };
+    response.producer_id = producer_id;
+    response.producer_epoch = 0;
+    broker.answer(request, ResponseBody::InitProducerId(response));
+}

@@ -1,0 +1,83 @@
+//! One file per API (or per family of APIs that share one shape), and the switch between them.
+//!
+//! What is served, in which versions, is said in one place: [`oncelog_wire::apis`]. A request gets
+//! here only if that table has its key and version, so the last arm below is a programmer's error.
+
+pub(crate) mod admin;
+pub(crate) mod api_versions;
+pub(crate) mod delete_records;
+pub(crate) mod describe_log_dirs;
+pub(crate) mod fetch;
+pub(crate) mod find_coordinator;
+pub(crate) mod groups;
+pub(crate) mod init_producer_id;
+pub(crate) mod list_offsets;
+pub(crate) mod metadata;
+pub(crate) mod offset_for_leader_epoch;
+pub(crate) mod produce;
+
+use crate::broker::Broker;
+use crate::connections::RequestId;
+use crate::input::ConnectionId;
+use crate::prepare::Prepared;
+use crate::quorum::{self, Again, Job};
+use oncelog_wire::messages::RequestBody as B;
+
+pub(crate) fn dispatch(
+    broker: &mut Broker,
+    connection: ConnectionId,
+    request: RequestId,
+    prepared: Prepared,
+) {
+    let version = prepared.version;
+    match prepared.body {
+        B::Produce(produce) => {
+            produce::handle(broker, request, version, produce, prepared.batches)
+        }
+        B::Fetch(fetch) => fetch::handle(broker, request, version, fetch),
+        B::ApiVersions(ask) => api_versions::handle(broker, request, version, ask),
+        B::ListOffsets(ask) => list_offsets::handle(broker, request, ask),
+        B::OffsetForLeaderEpoch(ask) => offset_for_leader_epoch::handle(broker, request, ask),
+        B::DeleteRecords(ask) => delete_records::handle(broker, request, ask),
+        B::DescribeLogDirs(ask) => describe_log_dirs::handle(broker, request, ask),
+        B::CreateTopics(_)
+        | B::DeleteTopics(_)
+        | B::CreatePartitions(_)
+        | B::AlterConfigs(_)
+        | B::IncrementalAlterConfigs(_) => {
+            let body = prepared.body;
+            let job = Job::Change {
+                request,
+                version,
+                body,
+            };
+            quorum::submit(broker, job);
+        }
+        B::DescribeConfigs(_)
+        | B::DescribeCluster(_)
+        | B::DescribeTopicPartitions(_)
+        | B::ListConfigResources(_) => admin::view(broker, request, version, prepared.body),
+        B::Metadata(_) => metadata::handle(broker, connection, request, prepared),
+        B::InitProducerId(_) => init_producer_id::handle(broker, connection, request, prepared),
+        B::FindCoordinator(_) => find_coordinator::handle(broker, connection, request, prepared),
+        _ => groups::handle(broker, connection, request, prepared),
+    }
+}
+
+/// Makes missing topics and takes the request up again; only once, so that a topic which cannot
+/// be made does not loop.
+pub(crate) fn ensure_topics(
+    broker: &mut Broker,
+    connection: ConnectionId,
+    request: RequestId,
+    mut prepared: Prepared,
+    names: Vec<String>,
+) {
+    prepared.topics_ensured = true;
+    let then = Again {
+        connection,
+        request,
+        prepared: Box::new(prepared),
+    };
+    quorum::submit(broker, Job::EnsureTopics { names, then });
+}

@@ -1,0 +1,271 @@
+//! Produce (key 0, versions 3-13; 0-2 are advertised for librdkafka's sake and refused).
+//!
+//! Behaviour: one batch per partition, checked outside the core ([`crate::prepare`]), then against
+//! the partition's state; appended as sent. acks=1 and acks=all are both answered when the append
+//! came back (and, where the log is flushed per message, was synced) and the high watermark has
+//! passed it; a duplicate of one of the producer's last five batches is answered with its original
+//! offset, under the same condition. acks=0 is not answered; an error closes the connection.
+//!
+//! Deviations from Kafka: acks=1 waits for the same completion as acks=all, which is the same
+//! thing on a single replica. Transactional produce is refused until transactions exist.
+//!
+//! Non-obvious: partitions that failed are answered together with those that succeeded, when the
+//! slowest of them is done.
+
+use crate::broker::Broker;
+use crate::connections::RequestId;
+use crate::effect::Level;
+use crate::input::ConnectionId;
+use crate::prepare::{Prepared, PreparedBatch};
+use crate::timers::Timer;
+use crate::topics::PartitionKey;
+use crate::waiters::ParkedProduce;
+use oncelog_partition::AppendOutcome;
+use oncelog_wire::ErrorCode;
+use oncelog_wire::messages::produce_request::TopicProduceData;
+use oncelog_wire::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use oncelog_wire::messages::{ProduceRequest, ProduceResponse, RequestBody, ResponseBody};
+use std::collections::BTreeMap;
+
+/// acks=0: nothing is answered, and an error closes the connection (all a client can notice).
+pub(crate) fn without_answer(broker: &mut Broker, connection: ConnectionId, prepared: Prepared) {
+    let RequestBody::Produce(produce) = prepared.body else {
+        return;
+    };
+    let response = append_all(broker, &produce, prepared.version, prepared.batches).response;
+    let mut partitions = response.responses.iter().flat_map(|t| &t.partition_responses);
+    if let Some(failed) = partitions.find(|partition| partition.error_code != 0) {
+        let why = failed.error_message.clone().unwrap_or_default();
+        let code = ErrorCode::from_code(failed.error_code);
+        broker.log(
+            Level::Warn,
+            format!("produce with acks=0 failed: {code:?} {why}; closing the connection"),
+        );
+        broker.close(connection, "a produce with acks=0 failed");
+    }
+}
+
+pub(crate) fn handle(
+    broker: &mut Broker,
+    request: RequestId,
+    version: i16,
+    produce: ProduceRequest,
+    batches: Vec<PreparedBatch>,
+) {
+    let parked = append_all(broker, &produce, version, batches);
+    if parked.waiting.is_empty() {
+        return broker.answer(request, ResponseBody::Produce(parked.response));
+    }
+    for &(key, high_watermark) in parked.waiting.keys() {
+        if let Some(hosted) = broker.topics.get_mut(key) {
+            hosted.produce_waiters.insert((high_watermark, request));
+        }
+    }
+    if produce.acks == -1 {
+        let deadline = broker.now.instant.plus_ms(i64::from(produce.timeout_ms));
+        broker.timers.set(Timer::Produce(request), deadline);
+    }
+    broker.waiters.produce.insert(request, parked);
+}
+
+/// Appends every partition's batch; the answers of those that succeeded wait in `waiting`.
+fn append_all(
+    broker: &mut Broker,
+    produce: &ProduceRequest,
+    version: i16,
+    batches: Vec<PreparedBatch>,
+) -> ParkedProduce {
+    let mut parked = ParkedProduce {
+        response: ProduceResponse::default(),
+        waiting: BTreeMap::new(),
+    };
+    let refusal = refuse_all(produce);
+    let mut batches = batches.into_iter();
+    for (at, topic) in produce.topic_data.iter().enumerate() {
+        let mut entry = TopicProduceResponse {
+            name: topic.name.clone(),
+            topic_id: topic.topic_id,
+            ..Default::default()
+        };
+        let topic_id = topic_id(broker, topic, version);
+        for (place, partition) in topic.partition_data.iter().enumerate() {
+            let batch = batches.next().expect("prepare makes one batch per partition");
+            let result = match (&refusal, topic_id) {
+                (Some(refusal), _) => Err(refusal.clone()),
+                (None, Err(error)) => Err((error, String::new())),
+                (None, Ok(topic_id)) => {
+                    let index = partition.index;
+                    append(broker, PartitionKey { topic_id, index }, batch)
+                }
+            };
+            let (answer, wait) = answer_of(partition.index, result);
+            entry.partition_responses.push(answer);
+            if let Some(wait) = wait {
+                parked.waiting.insert(wait, (at, place));
+            }
+        }
+        parked.response.responses.push(entry);
+    }
+    parked
+}
+
+fn refuse_all(produce: &ProduceRequest) -> Option<(ErrorCode, String)> {
+    if !matches!(produce.acks, -1..=1) {
+        let why = format!("acks must be 0, 1 or -1 (all), not {}", produce.acks);
+        return Some((ErrorCode::InvalidRequiredAcks, why));
+    }
+    produce.transactional_id.as_ref().map(|_| {
+        let why = "transactions are not implemented yet".to_owned();
+        (ErrorCode::TransactionalIdAuthorizationFailed, why)
+    })
+}
+
+fn topic_id(
+    broker: &Broker,
+    topic: &TopicProduceData,
+    version: i16,
+) -> Result<oncelog_wire::Uuid, ErrorCode> {
+    if version >= 13 {
+        let known = broker.topics.topic(topic.topic_id).map(|topic| topic.id);
+        return known.ok_or(ErrorCode::UnknownTopicId);
+    }
+    let known = broker.topics.id_of(&topic.name);
+    known.ok_or(ErrorCode::UnknownTopicOrPartition)
+}
+
+type Appended = (AppendOutcome, PartitionKey, i64);
+
+fn append(
+    broker: &mut Broker,
+    key: PartitionKey,
+    batch: PreparedBatch,
+) -> Result<Appended, (ErrorCode, String)> {
+    let now = broker.now;
+    let Some(hosted) = broker.topics.get_mut(key) else {
+        return Err((ErrorCode::UnknownTopicOrPartition, String::new()));
+    };
+    let batch = batch?;
+    let (records, bytes) = (batch.record_count(), batch.size_bytes());
+    let mut outcome = hosted
+        .partition
+        .append_from_client(now, batch)
+        .map_err(|rejection| (rejection.code, rejection.message))?;
+    let log_start = hosted.partition.log().start_offset();
+    let high_watermark = hosted.partition.high_watermark();
+    match &mut outcome {
+        AppendOutcome::Appended(appended) => {
+            broker.counters.messages_in += u64::from(records);
+            broker.counters.bytes_in += bytes as u64;
+            let before = std::mem::take(&mut appended.before);
+            let append = appended.append.take().expect("an append has its disk operation");
+            broker.append(key, before, append, appended.last_offset);
+        }
+        AppendOutcome::Duplicate(duplicate) => {
+            broker.counters.duplicate_batches += 1;
+            duplicate.committed = high_watermark > duplicate.last_offset;
+        }
+    }
+    Ok((outcome, key, log_start))
+}
+
+type Wait = (PartitionKey, i64);
+
+fn answer_of(
+    index: i32,
+    result: Result<Appended, (ErrorCode, String)>,
+) -> (PartitionProduceResponse, Option<Wait>) {
+    let mut answer = PartitionProduceResponse {
+        index,
+        base_offset: -1,
+        log_append_time_ms: -1,
+        log_start_offset: -1,
+        ..Default::default()
+    };
+    match result {
+        Err((code, why)) => {
+            answer.error_code = code.code();
+            answer.error_message = (!why.is_empty()).then_some(why);
+            (answer, None)
+        }
+        Ok((outcome, key, log_start_offset)) => {
+            answer.base_offset = outcome.base_offset();
+            answer.log_append_time_ms = outcome.log_append_time_ms();
+            answer.log_start_offset = log_start_offset;
+            (answer, Some((key, outcome.last_offset() + 1)))
+        }
+    }
+}
+
+/// Everything below `high_watermark` is as durable as promised: releases those who waited for it.
+pub(crate) fn high_watermark_rose(broker: &mut Broker, key: PartitionKey, high_watermark: i64) {
+    loop {
+        let Some(hosted) = broker.topics.get_mut(key) else {
+            return;
+        };
+        match hosted.produce_waiters.first() {
+            Some(&(wanted, request)) if wanted <= high_watermark => {
+                hosted.produce_waiters.remove(&(wanted, request));
+                reached(broker, request, (key, wanted));
+            }
+            _ => return,
+        }
+    }
+}
+
+fn reached(broker: &mut Broker, request: RequestId, wait: Wait) {
+    let Some(parked) = broker.waiters.produce.get_mut(&request) else {
+        return;
+    };
+    parked.waiting.remove(&wait);
+    if parked.waiting.is_empty() {
+        finish(broker, request);
+    }
+}
+
+fn finish(broker: &mut Broker, request: RequestId) {
+    broker.timers.clear(&Timer::Produce(request));
+    if let Some(parked) = broker.waiters.produce.remove(&request) {
+        broker.answer(request, ResponseBody::Produce(parked.response));
+    }
+}
+
+/// `timeout_ms` is over: what has not reached its watermark is answered REQUEST_TIMED_OUT.
+pub(crate) fn deadline(broker: &mut Broker, request: RequestId) {
+    fail_waiting(broker, request, ErrorCode::RequestTimedOut, |_| true);
+}
+
+/// The topic is gone before the append came back; whether it was durable does not matter now.
+pub(crate) fn partition_removed(
+    broker: &mut Broker,
+    key: PartitionKey,
+    waiters: impl IntoIterator<Item = (i64, RequestId)>,
+) {
+    for (_, request) in waiters {
+        let error = ErrorCode::UnknownTopicOrPartition;
+        fail_waiting(broker, request, error, |waiting| waiting == key);
+    }
+}
+
+fn fail_waiting(
+    broker: &mut Broker,
+    request: RequestId,
+    error: ErrorCode,
+    which: impl Fn(PartitionKey) -> bool,
+) {
+    let Some(parked) = broker.waiters.produce.get_mut(&request) else {
+        return;
+    };
+    let failed: Vec<Wait> = parked.waiting.keys().copied().filter(|(key, _)| which(*key)).collect();
+    for wait in failed {
+        let (topic, place) = parked.waiting.remove(&wait).expect("just listed");
+        let answer = &mut parked.response.responses[topic].partition_responses[place];
+        answer.error_code = error.code();
+        answer.base_offset = -1;
+        if let Some(hosted) = broker.topics.get_mut(wait.0) {
+            hosted.produce_waiters.remove(&(wait.1, request));
+        }
+    }
+    if parked.waiting.is_empty() {
+        finish(broker, request);
+    }
+}
