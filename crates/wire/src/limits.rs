@@ -15,6 +15,18 @@ pub const STRING_BYTES_MAX: usize = i16::MAX as usize;
 /// Record bytes at least this long are passed on by reference; shorter ones are copied.
 pub const SPLICE_BYTES_MIN: usize = 1024;
 
+/// What one produced batch may hold when decompressed, in bytes.
+///
+/// Decompression is a stream, so this bounds the time that a bomb can take, not memory. A client
+/// with Kafka's default of 32 MiB for all unsent batches stays far below it.
+pub const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
+
+/// Buffer through which a compressed batch is walked, in bytes.
+pub const DECOMPRESS_BUFFER_BYTES: usize = 16 << 10;
+
+/// Largest zstd window that is accepted, as a power of two: what level 22 uses, and Kafka's bound.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
 /// What decoding a frame of `frame_len` bytes may allocate in all.
 pub fn decode_budget(frame_len: usize) -> usize {
     frame_len

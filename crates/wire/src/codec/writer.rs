@@ -8,6 +8,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::{EncodeError, Nested, Records, Uuid};
 use crate::limits;
 
+/// Most responses fit; larger ones grow.
+const FRAME_CAPACITY: usize = 256;
+
 /// A piece of an encoded frame, to be sent in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chunk {
@@ -60,8 +63,14 @@ impl Encoded {
 pub struct Writer {
     /// What was written since the last splice.
     buf: BytesMut,
-    done: Vec<Chunk>,
+    done: Vec<Piece>,
     done_len: usize,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Written(BytesMut),
+    Spliced(Chunk),
 }
 
 type Result<T = ()> = std::result::Result<T, EncodeError>;
@@ -87,12 +96,37 @@ impl Writer {
         self.len() == 0
     }
 
+    /// With room for the length of the frame in front; see [`Writer::finish_frame`].
+    pub fn frame() -> Writer {
+        let mut w = Writer::with_capacity(FRAME_CAPACITY);
+        w.i32(0);
+        w
+    }
+
     pub fn finish(mut self) -> Encoded {
-        self.close_chunk();
+        self.close_piece();
+        let chunk = |piece| match piece {
+            Piece::Written(bytes) => Chunk::Bytes(bytes.freeze()),
+            Piece::Spliced(chunk) => chunk,
+        };
         Encoded {
-            chunks: self.done,
+            chunks: self.done.into_iter().map(chunk).collect(),
             total_len: self.done_len,
         }
+    }
+
+    /// Fills in the length that [`Writer::frame`] left room for: of all that follows it.
+    pub fn finish_frame(mut self) -> Result<Encoded> {
+        let len = self.len() - size_of::<i32>();
+        let prefix = i32::try_from(len).map_err(|_| EncodeError::TooLong(len))?;
+        self.close_piece();
+        match self.done.first_mut() {
+            Some(Piece::Written(bytes)) => {
+                bytes[..size_of::<i32>()].copy_from_slice(&prefix.to_be_bytes());
+            }
+            _ => unreachable!("a frame starts with bytes that were written"),
+        }
+        Ok(self.finish())
     }
 
     /// Everything in one piece; `None` if some bytes are external.
@@ -331,16 +365,15 @@ impl Writer {
         if chunk.is_empty() {
             return;
         }
-        self.close_chunk();
+        self.close_piece();
         self.done_len += chunk.len();
-        self.done.push(chunk);
+        self.done.push(Piece::Spliced(chunk));
     }
 
-    fn close_chunk(&mut self) {
+    fn close_piece(&mut self) {
         if !self.buf.is_empty() {
-            let bytes = self.buf.split().freeze();
-            self.done_len += bytes.len();
-            self.done.push(Chunk::Bytes(bytes));
+            self.done_len += self.buf.len();
+            self.done.push(Piece::Written(self.buf.split()));
         }
     }
 }

@@ -178,6 +178,7 @@ pub mod user_scram_credential_record;
 pub mod write_txn_markers_request;
 pub mod write_txn_markers_response;
 
+pub use crate::body::{RequestBody, ResponseBody};
 pub use abort_transaction_record::AbortTransactionRecord;
 pub use access_control_entry_record::AccessControlEntryRecord;
 pub use add_offsets_to_txn_request::AddOffsetsToTxnRequest;

@@ -30,7 +30,7 @@ pub fn mod_file(schemas: &[Schema]) -> String {
     for schema in schemas {
         out.push_str(&format!("pub mod {};\n", snake(&schema.name)));
     }
-    out.push_str("\npub use api_key::ApiKey;\n");
+    out.push_str("\npub use crate::body::{RequestBody, ResponseBody};\npub use api_key::ApiKey;\n");
     for schema in schemas {
         out.push_str(&format!(
             "pub use {}::{};\n",
