@@ -1,0 +1,123 @@
+//! A group of either kind, and what every API asks of both.
+//!
+//! This is the one place where the kinds meet: adding a kind means adding an arm to each `match`
+//! here and in the APIs' own files, and the compiler lists them.
+
+use crate::Record;
+use crate::groups::classic::ClassicGroup;
+use crate::groups::records;
+use oncelog_wire::ErrorCode;
+use oncelog_wire::messages::list_groups_response::ListedGroup;
+
+#[derive(Debug)]
+pub(crate) enum Group {
+    Classic(ClassicGroup),
+}
+
+/// Who commits offsets, as far as the group has to judge it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Committer<'a> {
+    pub member_id: &'a str,
+    pub instance_id: Option<&'a str>,
+    /// Generation in the classic protocol, member epoch in the consumer protocol.
+    pub generation_or_epoch: i32,
+}
+
+/// From when on the retention time of a group's offsets counts (KIP-211).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RetentionStart {
+    /// The offsets are in use: they stay.
+    Never,
+    /// Since the group became empty, as wall-clock milliseconds.
+    Since(i64),
+    /// Since each offset's own commit.
+    Commit,
+}
+
+impl Group {
+    /// The record that a group of this kind is born with, so that it is known from then on.
+    pub(crate) fn birth(&self, group_id: &str) -> Option<Record> {
+        match self {
+            Group::Classic(group) => Some(records::group(group_id, &group.to_record())),
+        }
+    }
+
+    /// `classic` or `consumer`, as ListGroups and its filter spell it.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Group::Classic(_) => "classic",
+        }
+    }
+
+    pub(crate) fn state_name(&self) -> &'static str {
+        match self {
+            Group::Classic(group) => group.state().name(),
+        }
+    }
+
+    pub(crate) fn listed(&self, group_id: &str) -> ListedGroup {
+        let protocol_type = match self {
+            Group::Classic(group) => group.protocol_type().unwrap_or_default(),
+        };
+        ListedGroup {
+            group_id: group_id.to_owned(),
+            protocol_type: protocol_type.to_owned(),
+            group_state: self.state_name().to_owned(),
+            group_type: self.kind().to_owned(),
+            ..Default::default()
+        }
+    }
+
+    /// Whether the group may commit offsets under this name and generation or epoch.
+    pub(crate) fn may_commit(&self, committer: &Committer) -> Result<(), ErrorCode> {
+        match self {
+            Group::Classic(group) => group.may_commit(committer),
+        }
+    }
+
+    /// Whether offsets may be read under this name and epoch; the classic protocol does not ask.
+    pub(crate) fn may_fetch(&self, _member_id: &str, _epoch: i32) -> Result<(), ErrorCode> {
+        match self {
+            Group::Classic(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn may_delete_offsets(&self) -> Result<(), ErrorCode> {
+        match self {
+            Group::Classic(group) => group.may_delete_offsets(),
+        }
+    }
+
+    pub(crate) fn may_be_deleted(&self) -> Result<(), ErrorCode> {
+        match self {
+            Group::Classic(group) if group.is_empty() => Ok(()),
+            Group::Classic(_) => Err(ErrorCode::NonEmptyGroup),
+        }
+    }
+
+    /// Nobody is in the group and nobody is about to be.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        match self {
+            Group::Classic(group) => group.is_abandoned(),
+        }
+    }
+
+    pub(crate) fn is_subscribed_to(&self, topic: &str) -> bool {
+        match self {
+            Group::Classic(group) => group.is_subscribed_to(topic),
+        }
+    }
+
+    pub(crate) fn retention_start(&self) -> RetentionStart {
+        match self {
+            Group::Classic(group) => group.retention_start(),
+        }
+    }
+
+    /// Adds what removes the group itself; its offsets are not part of it.
+    pub(crate) fn bury(&self, group_id: &str, records: &mut Vec<Record>) {
+        match self {
+            Group::Classic(_) => records.push(records::group_tombstone(group_id)),
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! OffsetCommit, API key 8, versions 2-10.
+//!
+//! - Who may commit is the group's to say; an offset under generation -1 for a group that is
+//!   empty or does not exist is a simple consumer's, and makes a simple group.
+//! - Versions 2-4 carry a retention time of the client's; later ones rely on the configuration.
+//! - From version 9 a group that does not exist is GROUP_ID_NOT_FOUND, before ILLEGAL_GENERATION.
+//! - Version 10 names topics by id alone.
+//! - An error about the group is repeated for each partition that has none of its own; one
+//!   partition's error does not stop the others.
+
+use super::super::GroupShard;
+use super::super::group::{Committer, Group};
+use super::super::records;
+use crate::{Caller, Outcome, ReplyTo, Topics};
+use oncelog_wire::clock::Now;
+use oncelog_wire::messages::offset_commit_request::OffsetCommitRequestPartition;
+use oncelog_wire::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use oncelog_wire::messages::{
+    OffsetCommitKey, OffsetCommitRequest, OffsetCommitResponse, OffsetCommitValue,
+};
+use oncelog_wire::{ErrorCode, Uuid};
+
+impl GroupShard {
+    pub fn offset_commit(
+        &mut self,
+        now: Now,
+        reply: ReplyTo,
+        caller: &Caller,
+        request: OffsetCommitRequest,
+        topics: &dyn Topics,
+    ) -> Outcome {
+        self.assert_loaded();
+        let mut out = Outcome::default();
+        let verdict = self.may_commit(caller, &request);
+        if verdict.is_ok() {
+            self.committed_offsets(now, &request);
+        }
+        let expire_timestamp = match request.retention_time_ms {
+            -1 => -1,
+            retention_ms => now.wall_ms.saturating_add(retention_ms),
+        };
+        let mut answered = Vec::with_capacity(request.topics.len());
+        for topic in request.topics {
+            let named = resolve(caller.api_version, &topic.name, topic.topic_id, topics);
+            let mut partitions = Vec::with_capacity(topic.partitions.len());
+            for partition in topic.partitions {
+                let checked = named
+                    .and_then(|named| named.check(&partition))
+                    .and_then(|named| verdict.map(|()| named))
+                    .and_then(|named| self.check_metadata(&partition).map(|()| named));
+                partitions.push(OffsetCommitResponsePartition {
+                    partition_index: partition.partition_index,
+                    error_code: checked.err().unwrap_or(ErrorCode::None).code(),
+                    ..Default::default()
+                });
+                let Ok(named) = checked else { continue };
+                let value = value(now, partition, expire_timestamp, named.id);
+                let key = OffsetCommitKey {
+                    group: request.group_id.clone(),
+                    topic: named.name.to_owned(),
+                    partition: partitions.last().expect("just pushed").partition_index,
+                };
+                out.records.push(records::offset(&key, &value));
+            }
+            answered.push(OffsetCommitResponseTopic {
+                name: topic.name,
+                topic_id: topic.topic_id,
+                partitions,
+                ..Default::default()
+            });
+        }
+        out.reply(
+            reply,
+            OffsetCommitResponse {
+                topics: answered,
+                ..Default::default()
+            },
+        );
+        out
+    }
+
+    fn may_commit(&self, caller: &Caller, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
+        match self.groups.get(&request.group_id) {
+            Some(group) => group.may_commit(&Committer {
+                member_id: &request.member_id,
+                instance_id: request.group_instance_id.as_deref(),
+                generation_or_epoch: request.generation_id_or_member_epoch,
+            }),
+            None if request.generation_id_or_member_epoch < 0 => Ok(()),
+            None if caller.api_version >= 9 => Err(ErrorCode::GroupIdNotFound),
+            None => Err(ErrorCode::IllegalGeneration),
+        }
+    }
+
+    /// A commit is a sign of life.
+    fn committed_offsets(&mut self, now: Now, request: &OffsetCommitRequest) {
+        let session_ends = match self.groups.get_mut(&request.group_id) {
+            Some(Group::Classic(group)) => group.committed_offsets(now, &request.member_id),
+            None => return,
+        };
+        self.deadlines.arm(&request.group_id, session_ends);
+    }
+
+    fn check_metadata(&self, partition: &OffsetCommitRequestPartition) -> Result<(), ErrorCode> {
+        let max = self.config.offset_metadata_max;
+        let Some(metadata) = &partition.committed_metadata else {
+            return Ok(());
+        };
+        // Kafka counts as Java does, in UTF-16 units, never more than bytes of UTF-8.
+        if metadata.len() <= max || metadata.encode_utf16().count() <= max {
+            return Ok(());
+        }
+        Err(ErrorCode::OffsetMetadataTooLarge)
+    }
+}
+
+/// A topic that exists.
+#[derive(Clone, Copy)]
+struct Named<'a> {
+    name: &'a str,
+    id: Uuid,
+    partitions: i32,
+}
+
+impl Named<'_> {
+    fn check(self, partition: &OffsetCommitRequestPartition) -> Result<Self, ErrorCode> {
+        match (0..self.partitions).contains(&partition.partition_index) {
+            true => Ok(self),
+            false => Err(ErrorCode::UnknownTopicOrPartition),
+        }
+    }
+}
+
+fn resolve<'a>(
+    api_version: i16,
+    name: &'a str,
+    id: Uuid,
+    topics: &'a dyn Topics,
+) -> Result<Named<'a>, ErrorCode> {
+    let name = match api_version >= 10 {
+        true => topics.topic_by_id(id).ok_or(ErrorCode::UnknownTopicId)?,
+        false => name,
+    };
+    let view = topics
+        .topic(name)
+        .ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    Ok(Named {
+        name,
+        id: view.id,
+        partitions: view.partitions,
+    })
+}
+
+fn value(
+    now: Now,
+    partition: OffsetCommitRequestPartition,
+    expire_timestamp: i64,
+    topic_id: Uuid,
+) -> OffsetCommitValue {
+    OffsetCommitValue {
+        offset: partition.committed_offset,
+        leader_epoch: partition.committed_leader_epoch,
+        metadata: partition.committed_metadata.unwrap_or_default(),
+        commit_timestamp: now.wall_ms,
+        expire_timestamp,
+        topic_id,
+        ..Default::default()
+    }
+}
