@@ -1,1 +1,111 @@
-fn main() {}
+//! `oncelog`: the one binary. Parses the command line and hands it to one file per command.
+//!
+//! To add a command: a file in `commands`, a variant in [`Command`], an arm in [`run`].
+//! Errors are printed here and nowhere else; the exit codes are in `failure`.
+
+mod admin;
+mod client;
+mod commands;
+mod failure;
+mod interrupt;
+mod offset;
+mod options;
+mod output;
+mod reach;
+mod results;
+mod template;
+
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use commands::{cluster, completions, config, consume, group, produce, topic};
+use failure::{EXIT_CODES_HELP, Exit, Failure};
+use options::{GlobalArgs, Options};
+
+/// Move messages with a delivery guarantee that you pick and can check
+#[derive(Parser)]
+#[command(name = "oncelog", version, after_help = EXIT_CODES_HELP, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Produce(produce::Args),
+    Consume(consume::Args),
+    Topic(topic::Args),
+    Group(group::Args),
+    Config(config::Args),
+    Cluster(cluster::Args),
+    Completions(completions::Args),
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let options = Options::resolve(&cli.global)?;
+    match &cli.command {
+        Command::Produce(args) => produce::run(&options, args),
+        Command::Consume(args) => consume::run(&options, args),
+        Command::Topic(args) => topic::run(&options, args),
+        Command::Group(args) => group::run(&options, args),
+        Command::Config(args) => config::run(&options, args),
+        Command::Cluster(args) => cluster::run(&options, args),
+        Command::Completions(args) => completions::run::<Cli>(args),
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logging(cli.global.verbose);
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(error, &cli.global),
+    }
+}
+
+/// Log lines go to standard error: our own warnings always, librdkafka's only when asked for.
+fn start_logging(verbose: u8) {
+    let filter = match verbose {
+        0 => "error,oncelog=warn,librdkafka=off,rdkafka=off",
+        1 => "warn,oncelog=info,librdkafka=info",
+        _ => "info,oncelog=debug,librdkafka=debug,rdkafka=debug",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(io::stderr)
+        .with_target(verbose > 0)
+        .without_time()
+        .init();
+}
+
+fn report(error: anyhow::Error, global: &GlobalArgs) -> ExitCode {
+    // Whoever read our output has seen enough, as with `| head -1`.
+    let broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    if error.downcast_ref::<io::Error>().is_some_and(broken_pipe) {
+        return ExitCode::SUCCESS;
+    }
+    let failure = error.downcast::<Failure>().unwrap_or_else(|other| {
+        Failure::new(Exit::Failed, "the command failed").why(format!("{other:#}"))
+    });
+    match global.format {
+        options::Format::Text => eprintln!("{failure}"),
+        options::Format::Json => eprintln!("{}", failure.to_json()),
+    }
+    ExitCode::from(failure.exit as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,9 @@
+//! One file per command; a noun with several verbs is a directory with one file per verb.
+
+pub mod cluster;
+pub mod completions;
+pub mod config;
+pub mod consume;
+pub mod group;
+pub mod produce;
+pub mod topic;
