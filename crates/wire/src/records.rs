@@ -3,7 +3,8 @@
 //! - `header`: the 61 bytes at the front, read and patched in place.
 //! - `batches`: a buffer of batches, one after the other.
 //! - `record`: what is inside a batch.
-//! - `validate`: everything about a produced batch that can be checked without state.
+//! - `validate`: everything about a produced batch that can be checked without state or
+//!   configuration.
 //! - `build`: making batches, for internal topics, compaction, clients and tests.
 //!
 //! Deliberately not here: v0 and v1, producer state, where a batch is stored.
@@ -24,7 +25,7 @@ pub use header::{
     NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, TimestampType, crc_is_valid, patch,
 };
 pub use record::{Header, Record, Records as RecordIter};
-pub use validate::{ProduceRules, ValidatedBatch, validate_produced};
+pub use validate::{ProducedBatch, check_produced};
 
 /// Why bytes are no valid batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

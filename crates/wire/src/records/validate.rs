@@ -1,4 +1,4 @@
-//! Everything about a produced batch that can be checked without state.
+//! Everything about a produced batch that can be checked without state or configuration.
 //!
 //! Pure, so that connections do it in parallel before the core sees the batch. The order of
 //! checks is Kafka's (`ProduceRequest.validateRecords`, `UnifiedLog.analyzeAndValidateRecords`,
@@ -8,8 +8,9 @@
 //! count 0, 1, 2, ... (Kafka renumbers them), and no bytes may follow the batch (Kafka drops a
 //! cut-off end).
 //!
-//! Deliberately not here: sequences and epochs (`partition`), and what a topic's own codec asks
-//! for.
+//! Deliberately not here: what depends on a topic's configuration (size, keys, timestamps; the
+//! facts that those checks need are part of [`ProducedBatch`]) or on its state (sequences and
+//! epochs). `partition` checks both.
 
 use bytes::Bytes;
 
@@ -18,75 +19,58 @@ use super::record::{SliceSource, Source, StreamSource, TOO_LARGE, scan};
 use super::{Batch, BatchError, BatchHeader, Compression, TimestampType};
 use crate::{ErrorCode, limits};
 
-/// What a topic, and the request's version, ask of a batch.
+/// One batch of a Produce request that passed; its bytes are as they were sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProduceRules {
-    /// Version of the Produce request.
-    pub version: i16,
-    /// `max.message.bytes`, of the batch as sent.
-    pub max_message_bytes: usize,
-    /// `cleanup.policy` has `compact`: every record needs a key.
-    pub compacted: bool,
-    pub timestamp_type: TimestampType,
-    /// `message.timestamp.before.max.ms` and `.after.max.ms`; bind CreateTime only.
-    pub timestamp_before_max_ms: i64,
-    pub timestamp_after_max_ms: i64,
-    /// The wall clock, in milliseconds.
-    pub now_ms: i64,
-    /// Bytes that a compressed batch may have when decompressed.
-    pub decompressed_bytes_max: usize,
-}
-
-impl Default for ProduceRules {
-    /// Kafka's defaults of a topic, the newest version, and no clock.
-    fn default() -> ProduceRules {
-        ProduceRules {
-            version: crate::messages::ProduceRequest::MAX_VERSION,
-            max_message_bytes: 1_048_588,
-            compacted: false,
-            timestamp_type: TimestampType::CreateTime,
-            timestamp_before_max_ms: i64::MAX,
-            timestamp_after_max_ms: i64::MAX,
-            now_ms: 0,
-            decompressed_bytes_max: limits::DECOMPRESSED_BYTES_MAX,
-        }
-    }
-}
-
-/// A batch that passed; its bytes are as they were sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ValidatedBatch {
+pub struct ProducedBatch {
     pub header: BatchHeader,
     /// Exactly one batch, its CRC checked.
     pub bytes: Bytes,
+    pub compression: Compression,
     /// The largest timestamp among the records, [`NO_TIMESTAMP`] if none has one. The header's
     /// own need not be the same: Kafka corrects it (see `patch::max_timestamp`).
     pub max_timestamp: i64,
+    /// The smallest timestamp among the records that have one, else [`NO_TIMESTAMP`].
+    pub min_timestamp: i64,
+    /// Index of the first record without a key, which a compacted topic refuses.
+    pub first_without_key: Option<i32>,
+}
+
+impl ProducedBatch {
+    pub fn record_count(&self) -> u32 {
+        self.header.records_count.unsigned_abs()
+    }
+
+    pub fn size_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// What the walk through the records found.
+struct Facts {
+    max_timestamp: i64,
+    min_timestamp: i64,
+    first_without_key: Option<i32>,
 }
 
 type Refusal = (ErrorCode, String);
 
-/// Checks what one partition of a Produce request holds. The error is what the client is told.
-pub fn validate_produced(
-    bytes: &Bytes,
-    rules: &ProduceRules,
-) -> Result<ValidatedBatch, (ErrorCode, String)> {
+/// Checks what one partition of a Produce request of this version holds. The error is what the
+/// client is told.
+pub fn check_produced(bytes: &Bytes, version: i16) -> Result<ProducedBatch, (ErrorCode, String)> {
     let batch = only_batch(bytes)?;
-    let codec = codec(&batch.header, rules)?;
-    if batch.bytes.len() > rules.max_message_bytes {
-        let (size, max) = (batch.bytes.len(), rules.max_message_bytes);
-        let text = format!("the batch has {size} bytes, max.message.bytes is {max}");
-        return Err((ErrorCode::MessageTooLarge, text));
-    }
+    let compression = codec(&batch.header, version)?;
     if let Err(error) = check_crc(&batch.bytes) {
         return Err((ErrorCode::CorruptMessage, error.to_string()));
     }
     check_header(&batch.header)?;
-    let max_timestamp = check_records(&batch, codec, rules)?;
-    Ok(ValidatedBatch {
+    let facts = check_records(&batch, compression)?;
+    Ok(ProducedBatch {
         header: batch.header,
         bytes: batch.bytes,
-        max_timestamp,
+        compression,
+        max_timestamp: facts.max_timestamp,
+        min_timestamp: facts.min_timestamp,
+        first_without_key: facts.first_without_key,
     })
 }
 
@@ -110,11 +94,11 @@ fn only_batch(bytes: &Bytes) -> Result<Batch, Refusal> {
     Ok(batch)
 }
 
-fn codec(header: &BatchHeader, rules: &ProduceRules) -> Result<Compression, Refusal> {
+fn codec(header: &BatchHeader, version: i16) -> Result<Compression, Refusal> {
     let codec = header
         .compression()
         .map_err(|error| invalid(&error.to_string()))?;
-    if codec == Compression::Zstd && rules.version < 7 {
+    if codec == Compression::Zstd && version < 7 {
         let text = "zstd needs Produce version 7 or newer".to_string();
         return Err((ErrorCode::UnsupportedCompressionType, text));
     }
@@ -152,8 +136,7 @@ fn check_header(header: &BatchHeader) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The largest timestamp of the records.
-fn check_records(batch: &Batch, codec: Compression, rules: &ProduceRules) -> Result<i64, Refusal> {
+fn check_records(batch: &Batch, codec: Compression) -> Result<Facts, Refusal> {
     let body = batch.body();
     if codec == Compression::None {
         let len = body.len();
@@ -161,33 +144,30 @@ fn check_records(batch: &Batch, codec: Compression, rules: &ProduceRules) -> Res
             bytes: body,
             pos: 0,
         };
-        let max = walk(&mut source, &batch.header, rules)?;
+        let facts = walk(&mut source, &batch.header)?;
         return if source.pos == len {
-            Ok(max)
+            Ok(facts)
         } else {
             Err(left_over())
         };
     }
     let corrupt = |_| (ErrorCode::CorruptMessage, codec.corrupt().to_string());
     let stream = codec.reader(&body).map_err(corrupt)?;
-    let mut source = StreamSource::new(stream, rules.decompressed_bytes_max);
-    let max = walk(&mut source, &batch.header, rules)?;
+    let mut source = StreamSource::new(stream, limits::DECOMPRESSED_BYTES_MAX);
+    let facts = walk(&mut source, &batch.header)?;
     match source.at_end() {
-        Ok(true) => Ok(max),
+        Ok(true) => Ok(facts),
         Ok(false) => Err(left_over()),
         Err(what) => Err((ErrorCode::CorruptMessage, what.to_string())),
     }
 }
 
-fn walk(
-    source: &mut impl Source,
-    header: &BatchHeader,
-    rules: &ProduceRules,
-) -> Result<i64, Refusal> {
-    let create_time = rules.timestamp_type == TimestampType::CreateTime;
-    let earliest = rules.now_ms.saturating_sub(rules.timestamp_before_max_ms);
-    let latest = rules.now_ms.saturating_add(rules.timestamp_after_max_ms);
-    let mut max_timestamp = NO_TIMESTAMP;
+fn walk(source: &mut impl Source, header: &BatchHeader) -> Result<Facts, Refusal> {
+    let mut facts = Facts {
+        max_timestamp: NO_TIMESTAMP,
+        min_timestamp: NO_TIMESTAMP,
+        first_without_key: None,
+    };
     for index in 0..header.records_count {
         let layout = scan(source, |_, _| {}).map_err(|what| {
             let code = match what {
@@ -202,21 +182,18 @@ fn walk(
                 "record {index} has the offset delta {delta}"
             )));
         }
-        if rules.compacted && layout.key.is_none() {
-            return Err(invalid(&format!(
-                "record {index} has no key, and the topic is compacted"
-            )));
+        if layout.key.is_none() {
+            facts.first_without_key.get_or_insert(index);
         }
         let timestamp = header.base_timestamp.wrapping_add(layout.timestamp_delta);
-        if create_time && timestamp != NO_TIMESTAMP && !(earliest..=latest).contains(&timestamp) {
-            let text = format!(
-                "record {index} has the timestamp {timestamp}, allowed is {earliest} to {latest}"
-            );
-            return Err((ErrorCode::InvalidTimestamp, text));
+        facts.max_timestamp = facts.max_timestamp.max(timestamp);
+        let has_timestamp = timestamp != NO_TIMESTAMP;
+        if has_timestamp && (facts.min_timestamp == NO_TIMESTAMP || timestamp < facts.min_timestamp)
+        {
+            facts.min_timestamp = timestamp;
         }
-        max_timestamp = max_timestamp.max(timestamp);
     }
-    Ok(max_timestamp)
+    Ok(facts)
 }
 
 fn invalid(text: &str) -> Refusal {
