@@ -28,6 +28,8 @@ mod deadlines;
 mod group;
 pub mod offsets;
 mod records;
+#[cfg(test)]
+mod tests;
 
 pub use config::GroupConfig;
 pub use records::ReplayError;

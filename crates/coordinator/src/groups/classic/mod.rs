@@ -24,6 +24,8 @@
 //! One file per role: `group` (state and questions about it), `member`, `join`, `rebalance`,
 //! `sync`, `membership` (heartbeat, leave, expiry), `describe`.
 
+#[cfg(test)]
+mod check;
 mod describe;
 mod group;
 mod join;

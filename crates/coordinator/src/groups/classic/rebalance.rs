@@ -11,6 +11,10 @@ use oncelog_wire::messages::JoinGroupResponse;
 use oncelog_wire::messages::join_group_response::JoinGroupResponseMember;
 use std::collections::BTreeMap;
 
+/// Looking again for absent static members waits at least this long, whatever rebalance timeout
+/// they asked for: 0 would mean looking without pause until their sessions end.
+const STATIC_WAIT_MS_MIN: i64 = 1_000;
+
 /// What ends a join phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JoinPhase {
@@ -59,7 +63,7 @@ impl ClassicGroup {
         if initial {
             self.begin_initial_join(step);
         } else {
-            self.wait_for_rejoin(step);
+            self.wait_for_rejoin(step, 0);
             self.complete_join_if_all_joined(step);
         }
     }
@@ -77,8 +81,11 @@ impl ClassicGroup {
         }
     }
 
-    fn wait_for_rejoin(&mut self, step: &Step) {
-        let ends = step.now.instant.plus_ms(self.rebalance_timeout_ms());
+    fn wait_for_rejoin(&mut self, step: &Step, ms_min: i64) {
+        let ends = step
+            .now
+            .instant
+            .plus_ms(self.rebalance_timeout_ms().max(ms_min));
         self.join_phase = Some(JoinPhase::Rejoin { ends });
     }
 
@@ -125,7 +132,7 @@ impl ClassicGroup {
         if !self.members.is_empty() && !self.elect_joined_leader(step) {
             // Only static members are left and none is here. Their sessions will end, or they
             // come back.
-            self.wait_for_rejoin(step);
+            self.wait_for_rejoin(step, STATIC_WAIT_MS_MIN);
             return;
         }
         // The next number after the last is 0, as clients compare for equality only.
