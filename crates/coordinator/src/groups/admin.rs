@@ -37,7 +37,7 @@ impl GroupShard {
                 Some(Group::Classic(group)) => group.describe(group_id),
                 None => not_found(api_version, group_id),
             };
-            if operations {
+            if operations && described.error_code == ErrorCode::None.code() {
                 described.authorized_operations = ALL_GROUP_OPERATIONS;
             }
             described

@@ -164,7 +164,7 @@ mod tests {
             commit_timestamp: 1_000,
             expire_timestamp,
             topic_id: if expire_timestamp == -1 {
-                Uuid([9; 16])
+                Uuid(std::array::from_fn(|at| at as u8 + 1))
             } else {
                 Uuid::ZERO
             },
@@ -202,9 +202,8 @@ mod tests {
         );
     }
 
-    #[test]
-    fn groups_round_trip() {
-        let value = GroupMetadataValue {
+    fn some_group() -> GroupMetadataValue {
+        GroupMetadataValue {
             protocol_type: "consumer".into(),
             generation: 5,
             protocol: Some("range".into()),
@@ -222,7 +221,12 @@ mod tests {
                 ..Default::default()
             }],
             ..Default::default()
-        };
+        }
+    }
+
+    #[test]
+    fn groups_round_trip() {
+        let value = some_group();
         let record = group("g", &value);
         assert_eq!(&record.key[..], &[0, 2, 0, 1, b'g']);
         assert_eq!(&record.value.as_ref().unwrap()[..2], &[0, 3]);
@@ -236,6 +240,34 @@ mod tests {
             value: None,
         };
         assert_eq!(round_trip(&group_tombstone("g")), expected);
+    }
+
+    /// What Kafka 4.3.1 gives for the same values: `GroupCoordinatorRecordHelpers` through
+    /// `GroupCoordinatorRecordSerde`, of kafka-group-coordinator-4.3.1.jar.
+    #[test]
+    fn the_bytes_are_those_that_kafka_writes() {
+        let hex = |bytes: &Bytes| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let (key, value) = commit(-1);
+        let record = offset(&key, &value);
+        assert_eq!(hex(&record.key), "000100016700017400000003");
+        assert_eq!(
+            hex(&record.value.unwrap()),
+            "0004000000000000002a00000007056e6f746500000000000003e8\
+             0100100102030405060708090a0b0c0d0e0f10"
+        );
+        let (key, value) = commit(5_000);
+        assert_eq!(
+            hex(&offset(&key, &value).value.unwrap()),
+            "0001000000000000002a00046e6f746500000000000003e80000000000001388"
+        );
+        let record = group("g", &some_group());
+        assert_eq!(hex(&record.key), "0002000167");
+        assert_eq!(
+            hex(&record.value.unwrap()),
+            "00030008636f6e73756d657200000005000572616e676500026d310000000000000063\
+             0000000100026d3100026931000163000a2f3132372e302e302e31000493e000002710\
+             0000000373756200000003617367"
+        );
     }
 
     #[test]
