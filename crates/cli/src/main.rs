@@ -15,14 +15,14 @@ mod reach;
 mod results;
 mod template;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use commands::{cluster, completions, config, consume, group, produce, topic};
+use commands::{cluster, completions, config, consume, demo, group, produce, topic};
 use failure::{EXIT_CODES_HELP, Exit, Failure};
 use options::{GlobalArgs, Options};
 
@@ -44,6 +44,7 @@ enum Command {
     Group(group::Args),
     Config(config::Args),
     Cluster(cluster::Args),
+    Demo(demo::Args),
     Completions(completions::Args),
 }
 
@@ -56,6 +57,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Group(args) => group::run(&options, args),
         Command::Config(args) => config::run(&options, args),
         Command::Cluster(args) => cluster::run(&options, args),
+        Command::Demo(args) => demo::run(&options, args),
         Command::Completions(args) => completions::run::<Cli>(args),
     }
 }
@@ -79,6 +81,7 @@ fn start_logging(verbose: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(verbose > 0)
         .without_time()
         .init();

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 /// A position in a partition, before it is resolved against that partition's real bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum Position {
     Start,
     End,
     AfterStart(i64),
@@ -38,22 +38,22 @@ impl Time {
     }
 }
 
-impl FromStr for Start {
+impl FromStr for Position {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "start" | "beginning" | "earliest" => return Ok(Start::Start),
-            "end" | "latest" => return Ok(Start::End),
+            "start" | "beginning" | "earliest" => return Ok(Position::Start),
+            "end" | "latest" => return Ok(Position::End),
             _ => {}
         }
         if let Some(time) = text.strip_prefix('@') {
-            return time.parse().map(Start::At);
+            return time.parse().map(Position::At);
         }
-        let (wrap, digits): (fn(i64) -> Start, &str) = match text.split_at_checked(1) {
-            Some(("+", digits)) => (Start::AfterStart, digits),
-            Some(("-", digits)) => (Start::BeforeEnd, digits),
-            _ => (Start::Offset, text),
+        let (wrap, digits): (fn(i64) -> Position, &str) = match text.split_at_checked(1) {
+            Some(("+", digits)) => (Position::AfterStart, digits),
+            Some(("-", digits)) => (Position::BeforeEnd, digits),
+            _ => (Position::Offset, text),
         };
         // i64's own parser would take a second sign.
         if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -95,23 +95,23 @@ mod tests {
 
     #[test]
     fn words_and_signs() {
-        let check = |text: &str, start: Start| assert_eq!(text.parse(), Ok(start), "{text}");
-        check("start", Start::Start);
-        check("beginning", Start::Start);
-        check("earliest", Start::Start);
-        check("end", Start::End);
-        check("latest", Start::End);
-        check("+3", Start::AfterStart(3));
-        check("-3", Start::BeforeEnd(3));
-        check("-0", Start::BeforeEnd(0));
-        check("0", Start::Offset(0));
-        check("9223372036854775807", Start::Offset(i64::MAX));
+        let check = |text: &str, start: Position| assert_eq!(text.parse(), Ok(start), "{text}");
+        check("start", Position::Start);
+        check("beginning", Position::Start);
+        check("earliest", Position::Start);
+        check("end", Position::End);
+        check("latest", Position::End);
+        check("+3", Position::AfterStart(3));
+        check("-3", Position::BeforeEnd(3));
+        check("-0", Position::BeforeEnd(0));
+        check("0", Position::Offset(0));
+        check("9223372036854775807", Position::Offset(i64::MAX));
     }
 
     #[test]
     fn times() {
         let check =
-            |text: &str, time: Time| assert_eq!(text.parse(), Ok(Start::At(time)), "{text}");
+            |text: &str, time: Time| assert_eq!(text.parse(), Ok(Position::At(time)), "{text}");
         check("@0", Time::UnixMs(0));
         check("@1700000000123", Time::UnixMs(1_700_000_000_123));
         check("@1970-01-01T00:00:01Z", Time::UnixMs(1000));
@@ -138,7 +138,7 @@ mod tests {
             "@soon",
             "@-5",
         ] {
-            assert!(text.parse::<Start>().is_err(), "{text}");
+            assert!(text.parse::<Position>().is_err(), "{text}");
         }
     }
 }

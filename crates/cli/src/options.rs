@@ -23,6 +23,7 @@ pub struct GlobalArgs {
         short,
         long,
         global = true,
+        overrides_with = "bootstrap_server",
         value_name = "HOST:PORT",
         env = "ONCELOG_BOOTSTRAP",
         default_value = "localhost:9092"
@@ -120,6 +121,13 @@ impl Options {
 /// What librdkafka has against a property, as a command-line error.
 pub fn bad_property(error: &KafkaError) -> Failure {
     match error {
+        KafkaError::ClientConfig(_, _, key, value)
+            if key == "security.protocol" && value.to_lowercase().contains("ssl") =>
+        {
+            Failure::usage(format!("-X {key}={value} is not accepted"))
+                .why("TLS is not built in yet")
+                .next("use a PLAINTEXT listener of the cluster")
+        }
         KafkaError::ClientConfig(_, reason, key, value) => {
             Failure::usage(format!("-X {key}={value} is not accepted"))
                 .why(reason.clone())

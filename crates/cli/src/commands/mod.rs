@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod completions;
 pub mod config;
 pub mod consume;
+pub mod demo;
 pub mod group;
 pub mod produce;
 pub mod topic;

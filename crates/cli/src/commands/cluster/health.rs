@@ -64,8 +64,8 @@ impl Health {
             ));
         }
         for (what, partitions) in [
-            ("without a leader", &self.leaderless),
-            ("under-replicated", &self.under_replicated),
+            ("partitions without a leader", &self.leaderless),
+            ("under-replicated partitions", &self.under_replicated),
         ] {
             if !partitions.is_empty() {
                 let named = partitions
@@ -79,10 +79,7 @@ impl Health {
                 } else {
                     ""
                 };
-                reasons.push(format!(
-                    "{} partitions {what}: {named}{more}",
-                    partitions.len()
-                ));
+                reasons.push(format!("{what}: {} ({named}{more})", partitions.len()));
             }
         }
         reasons
@@ -225,9 +222,9 @@ mod tests {
         };
         let reasons = sick.reasons();
         assert_eq!(reasons.len(), 4);
-        assert_eq!(reasons[2], "1 partitions without a leader: a@0");
-        assert!(reasons[3].starts_with("12 partitions under-replicated: b@0, "));
-        assert!(reasons[3].ends_with("b@9, ..."));
+        assert_eq!(reasons[2], "partitions without a leader: 1 (a@0)");
+        assert!(reasons[3].starts_with("under-replicated partitions: 12 (b@0, "));
+        assert!(reasons[3].ends_with("b@9, ...)"));
         assert_eq!(sick.to_json()["healthy"], false);
     }
 }

@@ -18,7 +18,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use crate::client::{self, Quiet, Trouble};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::offset::Start;
+use crate::offset::Position;
 use crate::options::Options;
 use crate::reach;
 use crate::template::{TOKENS_HELP, Template};
@@ -48,7 +48,7 @@ pub struct Args {
         default_value = "start",
         allow_hyphen_values = true
     )]
-    offset: Start,
+    offset: Position,
 
     /// Stop after this many records
     #[arg(short = 'n', long, value_name = "COUNT")]
@@ -140,10 +140,9 @@ fn consumer(
     all.extend_from_slice(forced);
     let context = Quiet::default();
     let trouble = context.trouble.clone();
-    Ok((
-        client::create(&client::config(options, &[], &all), context)?,
-        trouble,
-    ))
+    // librdkafka's own second of rest whenever its queue is full costs most of the throughput.
+    let config = client::config(options, &[("fetch.queue.backoff.ms", "20")], &all);
+    Ok((client::create(&config, context)?, trouble))
 }
 
 fn read_assigned(
@@ -152,10 +151,12 @@ fn read_assigned(
     topics: &[&str],
     reader: &mut Reader,
 ) -> Result<()> {
-    // An offset that has been deleted meanwhile is an error to report, not a reason to jump.
     let forced = [
+        // An offset that has been deleted meanwhile is an error to report, not a reason to jump.
         ("auto.offset.reset", "error"),
         ("enable.auto.commit", "false"),
+        // librdkafka assigns nothing without a name for a group. Nothing is joined or committed.
+        ("group.id", "oncelog-consume"),
     ];
     let (consumer, trouble) = consumer(options, args, &forced)?;
     let mut assignment = rdkafka::TopicPartitionList::new();
@@ -195,8 +196,8 @@ fn read_as_member(
             .into());
     }
     let reset = match args.offset {
-        Start::Start => "earliest",
-        Start::End => "latest",
+        Position::Start => "earliest",
+        Position::End => "latest",
         _ => {
             return Err(Failure::usage("with -g, -o takes only start or end")
                 .why("it only applies where the group has committed nothing")

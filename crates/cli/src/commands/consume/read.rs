@@ -44,7 +44,7 @@ pub struct Reader {
 /// What one call of `read` keeps track of.
 #[derive(Default)]
 struct Progress {
-    /// Next offset of each partition with records that are printed but not stored.
+    /// In a group: next offset of each partition with records that are printed but not stored.
     unstored: BTreeMap<(String, i32), i64>,
     unflushed: usize,
     /// Partitions that are read to their end.
@@ -79,7 +79,7 @@ impl Reader {
         let mut progress = Progress::default();
         let outcome = self.read_on(consumer, trouble, partitions, exit_at_end, &mut progress);
         // Whatever ended it: what was printed is flushed, and only then committed.
-        self.flush(consumer, partitions, &mut progress)?;
+        self.flush(consumer, &mut progress)?;
         if matches!(partitions, Partitions::OfGroup) {
             match consumer.commit_consumer_state(CommitMode::Sync) {
                 Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
@@ -101,7 +101,7 @@ impl Reader {
             // While records come, they are batched; the moment none is there, they go out.
             let mut polled = consumer.poll(Duration::ZERO);
             if polled.is_none() {
-                self.flush(consumer, partitions, progress)?;
+                self.flush(consumer, progress)?;
                 polled = consumer.poll(POLL);
             }
             match polled {
@@ -110,11 +110,13 @@ impl Reader {
                     print::message(&message, &self.style, &mut self.out)?;
                     self.printed += 1;
                     progress.at_end.remove(&message.partition());
-                    let partition = (message.topic().to_owned(), message.partition());
-                    progress.unstored.insert(partition, message.offset() + 1);
+                    if matches!(partitions, Partitions::OfGroup) {
+                        let partition = (message.topic().to_owned(), message.partition());
+                        progress.unstored.insert(partition, message.offset() + 1);
+                    }
                     progress.unflushed += 1;
                     if progress.unflushed >= UNFLUSHED_MAX {
-                        self.flush(consumer, partitions, progress)?;
+                        self.flush(consumer, progress)?;
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -129,16 +131,11 @@ impl Reader {
         Ok(())
     }
 
-    fn flush(
-        &mut self,
-        consumer: &BaseConsumer<Quiet>,
-        partitions: Partitions,
-        progress: &mut Progress,
-    ) -> Result<()> {
+    fn flush(&mut self, consumer: &BaseConsumer<Quiet>, progress: &mut Progress) -> Result<()> {
         self.out.flush()?;
         progress.unflushed = 0;
         let unstored = std::mem::take(&mut progress.unstored);
-        if unstored.is_empty() || matches!(partitions, Partitions::Fixed { .. }) {
+        if unstored.is_empty() {
             return Ok(());
         }
         let mut offsets = TopicPartitionList::new();

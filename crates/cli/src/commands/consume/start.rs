@@ -7,7 +7,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::client::{self, Quiet, Trouble};
 use crate::failure::Failure;
-use crate::offset::Start;
+use crate::offset::Position;
 use crate::options::Options;
 
 /// The partitions of `topic` to read: `wanted`, or all of them if that is empty.
@@ -51,7 +51,7 @@ pub fn resolve(
     consumer: &BaseConsumer<Quiet>,
     topic: &str,
     partition: i32,
-    start: Start,
+    start: Position,
     options: &Options,
     trouble: &Trouble,
 ) -> Result<Offset, Failure> {
@@ -64,17 +64,17 @@ pub fn resolve(
             })
     };
     Ok(match start {
-        Start::Start => Offset::Beginning,
-        Start::End => Offset::End,
-        Start::AfterStart(count) => {
+        Position::Start => Offset::Beginning,
+        Position::End => Offset::End,
+        Position::AfterStart(count) => {
             let (low, high) = watermarks()?;
             Offset::Offset(low.saturating_add(count).min(high))
         }
-        Start::BeforeEnd(count) => {
+        Position::BeforeEnd(count) => {
             let (low, high) = watermarks()?;
             Offset::Offset(high.saturating_sub(count).max(low))
         }
-        Start::Offset(offset) => {
+        Position::Offset(offset) => {
             let (low, high) = watermarks()?;
             if !(low..=high).contains(&offset) {
                 return Err(Failure::refused(format!(
@@ -87,7 +87,7 @@ pub fn resolve(
             }
             Offset::Offset(offset)
         }
-        Start::At(time) => at(
+        Position::At(time) => at(
             consumer,
             topic,
             partition,

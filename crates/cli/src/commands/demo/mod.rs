@@ -13,7 +13,8 @@ mod tally;
 
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use anyhow::Result;
+use clap::Args as ClapArgs;
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -22,8 +23,9 @@ use child::Broker;
 use stream::{Level, Stream};
 use tally::Tally;
 
-#[derive(Args, Debug)]
-pub struct DemoArgs {
+/// Kill a broker under load and count what is left: acks=0, acks=1 and idempotent, side by side
+#[derive(ClapArgs, Debug)]
+pub struct Args {
     /// Records that each of the three streams sends
     #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     pub records: u32,
@@ -40,7 +42,7 @@ pub struct DemoArgs {
 /// How long the streams take to send everything, so that there is a middle to kill in.
 const SENDING: Duration = Duration::from_secs(6);
 
-pub fn run(args: &DemoArgs, options: &Options) -> Result<(), Failure> {
+pub fn run(options: &Options, args: &Args) -> Result<()> {
     let say = |line: String| {
         if !options.json() {
             println!("{line}");
@@ -59,7 +61,7 @@ pub fn run(args: &DemoArgs, options: &Options) -> Result<(), Failure> {
     let streams: Vec<Stream> = levels
         .iter()
         .map(|level| Stream::start(*level, broker.bootstrap(), args.records, pace))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<_, Failure>>()?;
     let began = Instant::now();
     for kill in 1..=args.kills {
         let at = SENDING * kill / (args.kills + 1);
@@ -71,7 +73,7 @@ pub fn run(args: &DemoArgs, options: &Options) -> Result<(), Failure> {
             ready.as_millis()
         ));
     }
-    let sent: Vec<_> = streams.into_iter().map(Stream::finish).collect::<Result<_, _>>()?;
+    let sent: Vec<_> = streams.into_iter().map(Stream::finish).collect::<Result<_, Failure>>()?;
     say("All sent. Reading everything back from the beginning with fresh consumers...".to_owned());
     let mut tallies = Vec::new();
     for sent in &sent {
@@ -83,7 +85,7 @@ pub fn run(args: &DemoArgs, options: &Options) -> Result<(), Failure> {
         say(format!("\nThe broker still runs at {bootstrap} (data: {}).", data.display()));
         say(format!("Try: oncelog topic list -b {bootstrap}"));
     }
-    verdict(&tallies)
+    Ok(verdict(&tallies)?)
 }
 
 fn report(tallies: &[Tally], options: &Options) {

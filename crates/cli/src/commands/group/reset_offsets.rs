@@ -126,7 +126,7 @@ fn refuse_members(cluster: &mut Cluster<'_>, group: &str) -> Result<(), Failure>
         Some(found) if !found.members.is_empty() => Err(Failure::refused(format!(
             "cannot reset the offsets of group {group}"
         ))
-        .why(format!("it has {} active members", found.members.len()))
+        .why(format!("it has active members ({})", found.members.len()))
         .next(format!(
             "stop them first; `oncelog group describe {group} --members` lists them"
         ))),

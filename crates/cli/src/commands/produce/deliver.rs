@@ -209,7 +209,7 @@ impl Tally {
             .refused
             .iter()
             .chain(&self.unknown)
-            .map(|(reason, count)| format!("{count} times {reason}"))
+            .map(|(reason, count)| format!("{reason}: {count}"))
             .collect();
         let what = format!(
             "{} of {} records were not acknowledged",

@@ -16,11 +16,14 @@ const LINE_BYTES_MAX: u64 = 100 * 1024 * 1024;
 /// A line without its newline, or why it could not be read.
 pub type Line = Result<Vec<u8>, String>;
 
+/// Names and values in order; a name may come twice, a value may be null.
+pub type Headers = Vec<(String, Option<Vec<u8>>)>;
+
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Record {
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub headers: Headers,
     pub partition: Option<i32>,
     /// Milliseconds since the Unix epoch.
     pub timestamp: Option<i64>,
@@ -191,7 +194,7 @@ fn number<N: std::str::FromStr>(field: &[u8], name: &str) -> Result<N, String> {
 }
 
 /// `name=value,name=value`
-fn headers(field: &[u8]) -> Result<Vec<(String, Option<Vec<u8>>)>, String> {
+fn headers(field: &[u8]) -> Result<Headers, String> {
     let pairs = field
         .split(|&byte| byte == b',')
         .filter(|pair| !pair.is_empty());
