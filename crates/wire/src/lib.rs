@@ -31,3 +31,6 @@ pub use codec::{
 };
 pub use error_code::ErrorCode;
 pub use messages::ApiKey;
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,8 @@ pub use header::{
     NO_PRODUCER_ID, NO_SEQUENCE, NO_TIMESTAMP, TimestampType, crc_is_valid, patch,
 };
 pub use record::{Header, Record, Records as RecordIter};
+#[cfg(test)]
+pub(crate) use validate::check_produced_within;
 pub use validate::{ProducedBatch, check_produced};
 
 /// Why bytes are no valid batch.

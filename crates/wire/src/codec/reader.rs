@@ -234,7 +234,7 @@ impl Reader {
         let count = self.unsigned_varint()? as usize;
         self.check_count(count, 2)?;
         let mut unknown = Vec::new();
-        for _ in 0..count {
+        for done in 0..count {
             let tag = self.unsigned_varint()?;
             let size = self.unsigned_varint()?;
             let size = self
@@ -245,8 +245,12 @@ impl Reader {
             let found = known(tag, self)?;
             self.end = outer;
             if !found {
-                // Doubling growth may take twice what is charged here; the factor covers it.
-                self.charge(2 * size_of::<RawTaggedField>())?;
+                if unknown.is_empty() {
+                    // All at once: growing by doubling would hold three times as much.
+                    let most = count - done;
+                    self.charge(most.saturating_mul(size_of::<RawTaggedField>()))?;
+                    unknown.reserve_exact(most);
+                }
                 unknown.push(RawTaggedField {
                     tag,
                     data: self.slice(size),

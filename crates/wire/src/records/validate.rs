@@ -52,18 +52,28 @@ struct Facts {
     first_without_key: Option<i32>,
 }
 
+/// The code and the words that the client is told.
 type Refusal = (ErrorCode, String);
 
 /// Checks what one partition of a Produce request of this version holds. The error is what the
 /// client is told.
 pub fn check_produced(bytes: &Bytes, version: i16) -> Result<ProducedBatch, (ErrorCode, String)> {
+    check_produced_within(bytes, version, limits::DECOMPRESSED_BYTES_MAX)
+}
+
+/// With another bound on what a compressed batch holds, in bytes.
+pub(crate) fn check_produced_within(
+    bytes: &Bytes,
+    version: i16,
+    decompressed_max: usize,
+) -> Result<ProducedBatch, Refusal> {
     let batch = only_batch(bytes)?;
     let compression = codec(&batch.header, version)?;
     if let Err(error) = check_crc(&batch.bytes) {
         return Err((ErrorCode::CorruptMessage, error.to_string()));
     }
     check_header(&batch.header)?;
-    let facts = check_records(&batch, compression)?;
+    let facts = check_records(&batch, compression, decompressed_max)?;
     Ok(ProducedBatch {
         header: batch.header,
         bytes: batch.bytes,
@@ -136,7 +146,11 @@ fn check_header(header: &BatchHeader) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn check_records(batch: &Batch, codec: Compression) -> Result<Facts, Refusal> {
+fn check_records(
+    batch: &Batch,
+    codec: Compression,
+    decompressed_max: usize,
+) -> Result<Facts, Refusal> {
     let body = batch.body();
     if codec == Compression::None {
         let len = body.len();
@@ -153,7 +167,7 @@ fn check_records(batch: &Batch, codec: Compression) -> Result<Facts, Refusal> {
     }
     let corrupt = |_| (ErrorCode::CorruptMessage, codec.corrupt().to_string());
     let stream = codec.reader(&body).map_err(corrupt)?;
-    let mut source = StreamSource::new(stream, limits::DECOMPRESSED_BYTES_MAX);
+    let mut source = StreamSource::new(stream, decompressed_max);
     let facts = walk(&mut source, &batch.header)?;
     match source.at_end() {
         Ok(true) => Ok(facts),
