@@ -12,6 +12,7 @@
 //!
 //! Pure: time is an argument, randomness is a [`seed::Seed`].
 
+pub mod cluster;
 pub mod groups;
 mod outcome;
 pub mod seed;
