@@ -9,7 +9,8 @@ use crate::input::ConnectionId;
 use bytes::Bytes;
 use oncelog_commitlog::{Disk, FileName, LogSlice, Resolved, resolve};
 use oncelog_wire::frame;
-use oncelog_wire::messages::{ApiKey, FetchResponse, ResponseBody};
+use oncelog_wire::messages::FetchResponse;
+use oncelog_wire::{ApiKey, ResponseBody};
 use oncelog_wire::{EncodeError, Records};
 use std::io;
 
@@ -74,11 +75,16 @@ impl Answer {
             AnswerBody::Message(body) => body,
             AnswerBody::Fetch(fetch) => ResponseBody::Fetch(fill(*fetch, disk, &mut files)?),
         };
-        let encoded = frame::encode_response(self.correlation_id, self.api_key, self.version, &body)?;
+        let encoded =
+            frame::encode_response(self.correlation_id, self.api_key, self.version, &body)?;
         let chunk = |chunk| match chunk {
             oncelog_wire::Chunk::Bytes(bytes) => Chunk::Bytes(bytes),
             oncelog_wire::Chunk::External { token, .. } => {
-                let Resolved { file, position, len } = files[token as usize].clone();
+                let Resolved {
+                    file,
+                    position,
+                    len,
+                } = files[token as usize].clone();
                 Chunk::File {
                     file,
                     position,

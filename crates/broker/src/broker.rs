@@ -28,8 +28,9 @@ use crate::{apis, shutdown};
 use oncelog_commitlog::{DiskOp, DiskOutcome};
 use oncelog_coordinator::cluster::{BrokerConfig, Cluster};
 use oncelog_coordinator::seed::Seed;
+use oncelog_partition::{Completes, Work};
+use oncelog_wire::ResponseBody;
 use oncelog_wire::clock::{Instant, Now};
-use oncelog_wire::messages::ResponseBody;
 use std::collections::VecDeque;
 
 pub struct Broker {
@@ -76,7 +77,11 @@ impl Broker {
     pub fn handle(&mut self, now: Now, input: Input) {
         self.now = now;
         match input {
-            Input::Connected { connection, peer } => self.connections.connected(connection, peer),
+            Input::Connected {
+                connection,
+                peer,
+                listener,
+            } => self.connections.connected(connection, peer, listener),
             Input::Request {
                 connection,
                 request,
@@ -121,7 +126,6 @@ impl Broker {
         for request in self.connections.disconnected(connection) {
             apis::fetch::abandon(self, request);
         }
-        self.sessions.connection_closed(connection);
     }
 
     fn disk_done(&mut self, op: OpId, outcome: Result<DiskOutcome, String>) {
@@ -129,13 +133,19 @@ impl Broker {
             panic!("the host completed {op:?}, which is not in flight");
         };
         match work {
-            DiskWork::Appended { key, last_offset } => {
-                expect_done(outcome, "append");
-                self.append_completed(key, last_offset);
+            DiskWork::Partition {
+                key,
+                completes,
+                then,
+            } => {
+                self.partition_work_done(key, completes, outcome);
+                if let Some((request, response)) = then {
+                    self.answer(request, *response);
+                }
             }
-            DiskWork::Metadata => {
+            DiskWork::Metadata { last_offset } => {
                 expect_done(outcome, "metadata append");
-                crate::quorum::committed(self);
+                crate::quorum::committed(self, last_offset);
             }
             DiskWork::TopicFilesRenamed => {
                 expect_done(outcome, "rename");
@@ -144,14 +154,9 @@ impl Broker {
             DiskWork::Background => {
                 expect_done(outcome, "background steps");
             }
-            DiskWork::Answer { request, response } => {
-                expect_done(outcome, "change");
-                self.answer(request, *response);
-            }
             DiskWork::TimestampLookup { request, at } => {
                 apis::list_offsets::found(self, request, at, outcome);
             }
-            DiskWork::Compaction { key } => crate::housekeeping::compacted(self, key, outcome),
         }
     }
 
@@ -161,15 +166,22 @@ impl Broker {
                 Timer::Fetch(request) => apis::fetch::deadline(self, request),
                 Timer::Produce(request) => apis::produce::deadline(self, request),
                 Timer::Shard(index) => crate::groups::tick(self, index),
-                Timer::Partition(key) => crate::housekeeping::partition_deadline(self, key),
+                Timer::Partition(key) => crate::housekeeping::partition(self, key),
                 Timer::Housekeeping => crate::housekeeping::all(self),
-                Timer::Compaction => crate::housekeeping::compact(self),
                 Timer::RemoveDeleted(batch) => crate::deletion::remove_files(self, batch),
             }
         }
     }
 
     // ---- what the APIs and the rooms beside this file call ----
+
+    /// The listener of a request's connection, empty if the client has gone.
+    pub(crate) fn listener_of(&self, connection: ConnectionId) -> String {
+        let connection = self.connections.get(connection);
+        connection
+            .map(|connection| connection.listener.clone())
+            .unwrap_or_default()
+    }
 
     pub(crate) fn answer(&mut self, request: RequestId, body: ResponseBody) {
         self.answer_with(request, AnswerBody::Message(body));
@@ -208,32 +220,69 @@ impl Broker {
         }
     }
 
-    /// Emits an append with the operations that belong before it (a roll's index files).
-    pub(crate) fn append(
-        &mut self,
-        key: PartitionKey,
-        before: Vec<DiskOp>,
-        append: DiskOp,
-        last_offset: i64,
-    ) {
-        self.background(before);
-        if let Some(hosted) = self.topics.get_mut(key) {
-            hosted.appends_in_flight += 1;
-        }
-        self.disk(append, DiskWork::Appended { key, last_offset });
+    /// Emits a partition's work; its completions go back to the partition.
+    pub(crate) fn run(&mut self, key: PartitionKey, work: Vec<Work>) {
+        self.run_then(key, work, None);
     }
 
-    fn append_completed(&mut self, key: PartitionKey, last_offset: i64) {
+    /// Like [`Broker::run`]; the last piece's completion also answers a request.
+    pub(crate) fn run_then(
+        &mut self,
+        key: PartitionKey,
+        work: Vec<Work>,
+        mut then: Option<(RequestId, Box<ResponseBody>)>,
+    ) {
+        let hosted = self
+            .topics
+            .get_mut(key)
+            .expect("work comes from a hosted partition");
+        hosted.in_flight += work.len() as u32;
+        let last = work.len().saturating_sub(1);
+        for (at, Work { op, completes }) in work.into_iter().enumerate() {
+            let then = if at == last { then.take() } else { None };
+            let work = DiskWork::Partition {
+                key,
+                completes,
+                then,
+            };
+            self.disk(op, work);
+        }
+    }
+
+    fn partition_work_done(
+        &mut self,
+        key: PartitionKey,
+        completes: Completes,
+        outcome: Result<DiskOutcome, String>,
+    ) {
+        let now = self.now;
         let Some(hosted) = self.topics.get_mut(key) else {
-            crate::deletion::append_completed(self, key);
-            return;
+            return crate::deletion::work_came_back(self, key);
         };
-        hosted.appends_in_flight -= 1;
-        let Some(high_watermark) = hosted.partition.append_done(last_offset) else {
-            return; // an earlier append is still on its way
+        hosted.in_flight -= 1;
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                assert_eq!(
+                    completes,
+                    Completes::Compaction,
+                    "only reads may fail: {error}"
+                );
+                hosted.partition.compaction_failed(now);
+                let (topic, index) = (hosted.partition.topic(), hosted.partition.index());
+                let message = format!(
+                    "compaction of {topic}-{index} was given up: {error}; the log is untouched"
+                );
+                return self.log(Level::Error, message);
+            }
         };
+        let done = hosted.partition.work_done(now, completes, outcome);
         let deadline = hosted.partition.next_deadline();
         self.timers.set(Timer::Partition(key), deadline);
+        self.run(key, done.work);
+        let Some(high_watermark) = done.high_watermark else {
+            return; // an earlier append is still on its way
+        };
         apis::produce::high_watermark_rose(self, key, high_watermark);
         apis::fetch::high_watermark_rose(self, key);
         crate::groups::high_watermark_rose(self, key, high_watermark);

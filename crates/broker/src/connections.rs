@@ -10,7 +10,7 @@
 
 use crate::answer::{Answer, AnswerBody};
 use crate::input::ConnectionId;
-use oncelog_wire::messages::ApiKey;
+use oncelog_wire::ApiKey;
 use std::collections::{BTreeMap, VecDeque};
 
 /// One request that expects an answer; counted up, never reused.
@@ -33,6 +33,7 @@ struct Slot {
 
 pub struct Connection {
     pub peer: String,
+    pub listener: String,
     slots: VecDeque<Slot>,
 }
 
@@ -44,9 +45,13 @@ pub struct Connections {
 }
 
 impl Connections {
-    pub fn connected(&mut self, id: ConnectionId, peer: String) {
-        let slots = VecDeque::new();
-        let before = self.open.insert(id, Connection { peer, slots });
+    pub fn connected(&mut self, id: ConnectionId, peer: String, listener: String) {
+        let connection = Connection {
+            peer,
+            listener,
+            slots: VecDeque::new(),
+        };
+        let before = self.open.insert(id, connection);
         assert!(before.is_none(), "the host reused connection id {id:?}");
     }
 
@@ -82,13 +87,6 @@ impl Connections {
         });
         self.waiting.insert(request, id);
         Some(request)
-    }
-
-    /// The version in which the request was asked; `None` if nobody waits for it any more.
-    pub fn version(&self, request: RequestId) -> Option<i16> {
-        let connection = self.open.get(self.waiting.get(&request)?)?;
-        let slot = connection.slots.iter().find(|s| s.request == request)?;
-        Some(slot.meta.version)
     }
 
     /// Answers a request; hands every answer that may leave now to `out`.

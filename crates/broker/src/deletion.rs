@@ -24,6 +24,8 @@ pub struct Deletion {
     /// Rename steps of partitions that are idle, and the directories' new names.
     renames: Vec<DiskStep>,
     renamed: Vec<FileName>,
+    /// The largest `file.delete.delay.ms` of the topics.
+    delay_ms: i64,
     /// Directories to remove, by timer.
     to_remove: BTreeMap<u64, Vec<FileName>>,
     next_batch: u64,
@@ -54,13 +56,16 @@ pub(crate) fn begin(broker: &mut Broker, topics: Vec<Uuid>) {
 }
 
 fn retire(broker: &mut Broker, key: PartitionKey, hosted: Hosted) {
-    if hosted.appends_in_flight > 0 || hosted.compacting {
+    if hosted.in_flight > 0 {
         broker.waiters.deletion.busy.insert(key, hosted);
         return;
     }
-    let (steps, new_name) = hosted.partition.delete_files();
-    broker.waiters.deletion.renames.extend(steps);
-    broker.waiters.deletion.renamed.push(new_name);
+    let deletion = &mut broker.waiters.deletion;
+    let delay_ms = hosted.partition.config().log.file_delete_delay_ms;
+    deletion.delay_ms = deletion.delay_ms.max(delay_ms);
+    let (renames, renamed) = hosted.partition.delete();
+    deletion.renames.extend(renames);
+    deletion.renamed.push(renamed);
 }
 
 fn rename_if_idle(broker: &mut Broker) {
@@ -72,24 +77,15 @@ fn rename_if_idle(broker: &mut Broker) {
     broker.disk(DiskOp::Steps(steps), DiskWork::TopicFilesRenamed);
 }
 
-/// An append of a partition that is being deleted came back.
-pub(crate) fn append_completed(broker: &mut Broker, key: PartitionKey) {
-    came_back(broker, key, |hosted| hosted.appends_in_flight -= 1);
-}
-
-/// A compaction of a partition that is being deleted came back.
-pub(crate) fn compaction_completed(broker: &mut Broker, key: PartitionKey) {
-    came_back(broker, key, |hosted| hosted.compacting = false);
-}
-
-fn came_back(broker: &mut Broker, key: PartitionKey, note: impl FnOnce(&mut Hosted)) {
+/// Disk work of a partition that is being deleted came back.
+pub(crate) fn work_came_back(broker: &mut Broker, key: PartitionKey) {
     let mut hosted = broker
         .waiters
         .deletion
         .busy
         .remove(&key)
         .expect("disk work belongs to a hosted partition or to one that is being deleted");
-    note(&mut hosted);
+    hosted.in_flight -= 1;
     retire(broker, key, hosted);
     rename_if_idle(broker);
 }
@@ -100,15 +96,18 @@ pub(crate) fn files_renamed(broker: &mut Broker) {
     deletion.next_batch += 1;
     let renamed = std::mem::take(&mut deletion.renamed);
     deletion.to_remove.insert(batch, renamed);
-    let delay = broker.config.file_delete_delay_ms;
-    let at = broker.now.instant.plus_ms(delay);
+    let delay_ms = std::mem::take(&mut deletion.delay_ms);
+    let at = broker.now.instant.plus_ms(delay_ms);
     broker.timers.set(Timer::RemoveDeleted(batch), at);
     quorum::deletion_finished(broker);
 }
 
 pub(crate) fn remove_files(broker: &mut Broker, batch: u64) {
     let dirs = broker.waiters.deletion.to_remove.remove(&batch);
-    let steps = dirs.into_iter().flatten().map(|dir| DiskStep::RemoveDir { dir });
+    let steps = dirs
+        .into_iter()
+        .flatten()
+        .map(|dir| DiskStep::RemoveDir { dir });
     let steps: Vec<DiskStep> = steps.collect();
     if !steps.is_empty() {
         broker.background(vec![DiskOp::Steps(steps)]);

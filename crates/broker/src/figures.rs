@@ -37,9 +37,9 @@ impl Broker {
     /// Offsets, sizes, groups and counters as they are now.
     pub fn figures(&self) -> Figures {
         let partition = |hosted: &crate::topics::Hosted| PartitionFigures {
-            start_offset: hosted.partition.log().start_offset(),
+            start_offset: hosted.partition.log_start_offset(),
             end_offset: hosted.partition.high_watermark(),
-            size_bytes: hosted.partition.log().size_bytes(),
+            size_bytes: hosted.partition.size_bytes(),
         };
         let topic = |topic: &crate::topics::HostedTopic| TopicFigures {
             name: topic.name.to_string(),
@@ -49,7 +49,11 @@ impl Broker {
             counters: self.counters,
             connections: self.connections.count(),
             topics: self.topics.iter().map(topic).collect(),
-            groups: self.groups.shards().flat_map(|shard| shard.figures()).collect(),
+            groups: self
+                .groups
+                .shards()
+                .flat_map(|shard| shard.figures())
+                .collect(),
         }
     }
 }

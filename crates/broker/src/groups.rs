@@ -14,9 +14,10 @@ use crate::connections::RequestId;
 use crate::effect::Level;
 use crate::timers::Timer;
 use crate::topics::PartitionKey;
-use oncelog_coordinator::groups::{GroupShard, Outcome, ReplyTo};
+use oncelog_coordinator::groups::GroupShard;
+use oncelog_coordinator::{Outcome, ReplyTo};
+use oncelog_wire::ResponseBody;
 use oncelog_wire::Uuid;
-use oncelog_wire::messages::ResponseBody;
 use oncelog_wire::records::BatchBuilder;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -99,19 +100,11 @@ impl GroupHost {
 /// A partition of `__consumer_offsets` was made: an empty shard goes with it.
 pub(crate) fn partition_added(broker: &mut Broker, key: PartitionKey) {
     broker.groups.topic_id = Some(key.topic_id);
-    let state = GroupShard::new(broker.config.group_config(), broker.seed.next_u64());
+    let mut state = GroupShard::new(broker.config.group_config(), broker.seed.fork());
+    let outcome = state.loaded(broker.now);
     let held = VecDeque::new();
     broker.groups.shards.push(Shard { state, held });
-}
-
-/// Asks one shard; its answer is the request's answer.
-pub(crate) fn ask(
-    broker: &mut Broker,
-    request: RequestId,
-    shard: i32,
-    decide: impl FnOnce(&mut GroupShard, ReplyTo, &View) -> Outcome,
-) {
-    ask_many(broker, request, vec![(shard, decide)], None);
+    settle(broker, key.index, outcome);
 }
 
 /// Asks several shards; their answers are merged. `empty` is the answer if there is nobody to ask.
@@ -137,7 +130,11 @@ pub(crate) fn ask_many<F>(
             now: broker.now,
             cluster: &broker.cluster,
         };
-        let outcome = decide(&mut broker.groups.shards[shard as usize].state, token, &view);
+        let outcome = decide(
+            &mut broker.groups.shards[shard as usize].state,
+            token,
+            &view,
+        );
         settle(broker, shard, outcome);
     }
 }
@@ -148,10 +145,19 @@ pub(crate) struct View<'a> {
     pub cluster: &'a oncelog_coordinator::cluster::Cluster,
 }
 
+/// The shards were replayed before there was a broker: what they want done now is done.
+pub(crate) fn settle_loaded(broker: &mut Broker) {
+    for shard in 0..broker.groups.shard_count() {
+        let now = broker.now;
+        let outcome = broker.groups.shards[shard as usize].state.loaded(now);
+        settle(broker, shard, outcome);
+    }
+}
+
 /// A shard's deadline has come.
 pub(crate) fn tick(broker: &mut Broker, shard: i32) {
     let now = broker.now;
-    let outcome = broker.groups.shards[shard as usize].state.tick(now, &broker.cluster);
+    let outcome = broker.groups.shards[shard as usize].state.tick(now);
     settle(broker, shard, outcome);
 }
 
@@ -165,9 +171,8 @@ pub(crate) fn topic_deleted(broker: &mut Broker, name: &str) {
         return;
     }
     for shard in 0..broker.groups.shard_count() {
-        let now = broker.now;
         let state = &mut broker.groups.shards[shard as usize].state;
-        let outcome = state.topics_deleted(now, &[name.to_owned()]);
+        let outcome = state.topics_deleted(&[name]);
         settle(broker, shard, outcome);
     }
 }
@@ -185,10 +190,13 @@ fn settle(broker: &mut Broker, shard: i32, outcome: Outcome) {
             batch.append(broker.now.wall_ms, Some(&record.key), value, &[]);
         }
         let now = broker.now;
-        let hosted = broker.topics.get_mut(key).expect("a shard has its partition");
-        let mut appended = hosted.partition.append_internal(now, batch.build());
-        let append = appended.append.take().expect("an append has its disk operation");
-        broker.append(key, appended.before, append, appended.last_offset);
+        let hosted = broker
+            .topics
+            .get_mut(key)
+            .expect("a shard has its partition");
+        let appended = hosted.partition.append_internal(now, batch.build());
+        let appended = appended.expect("the coordinator keeps its records below the limit");
+        broker.run(key, appended.work);
         let state = &mut broker.groups.shards[shard as usize].state;
         for record in &outcome.records {
             state
@@ -196,8 +204,12 @@ fn settle(broker: &mut Broker, shard: i32, outcome: Outcome) {
                 .expect("a shard understands the records that it made");
         }
     }
-    let partition = &broker.topics.get(key).expect("a shard has its partition").partition;
-    let barrier = partition.log().end_offset();
+    let partition = &broker
+        .topics
+        .get(key)
+        .expect("a shard has its partition")
+        .partition;
+    let barrier = partition.log_end_offset();
     let high_watermark = partition.high_watermark();
     let shard_state = &mut broker.groups.shards[shard as usize];
     let next = shard_state.state.next_deadline();
@@ -231,8 +243,16 @@ pub(crate) fn high_watermark_rose(broker: &mut Broker, key: PartitionKey, high_w
 }
 
 fn reply(broker: &mut Broker, to: ReplyTo, body: ResponseBody) {
-    let request = broker.groups.tokens.remove(&to).expect("a token is answered once");
-    let merge = broker.groups.merges.get_mut(&request).expect("asked through ask_many");
+    let request = broker
+        .groups
+        .tokens
+        .remove(&to)
+        .expect("a token is answered once");
+    let merge = broker
+        .groups
+        .merges
+        .get_mut(&request)
+        .expect("asked through ask_many");
     merge.outstanding -= 1;
     merge.answer = Some(match merge.answer.take() {
         None => body,
@@ -244,8 +264,14 @@ fn reply(broker: &mut Broker, to: ReplyTo, body: ResponseBody) {
 }
 
 fn finish(broker: &mut Broker, request: RequestId) {
-    let merge = broker.groups.merges.remove(&request).expect("asked through ask_many");
-    let answer = merge.answer.expect("somebody answered, or there is an empty answer");
+    let merge = broker
+        .groups
+        .merges
+        .remove(&request)
+        .expect("asked through ask_many");
+    let answer = merge
+        .answer
+        .expect("somebody answered, or there is an empty answer");
     broker.answer(request, answer);
 }
 
@@ -273,6 +299,10 @@ fn merged(left: ResponseBody, right: ResponseBody) -> ResponseBody {
             left.groups.extend(right.groups);
             R::OffsetFetch(left)
         }
-        (left, right) => panic!("{:?} and {:?} cannot be merged", left.api_key(), right.api_key()),
+        (left, right) => panic!(
+            "{:?} and {:?} cannot be merged",
+            left.api_key(),
+            right.api_key()
+        ),
     }
 }

@@ -18,6 +18,9 @@ pub enum Input {
         /// The peer's address without its port, as Kafka shows a member's host (`/127.0.0.1`
         /// without the slash).
         peer: String,
+        /// The name of the listener that it came in on (`PLAINTEXT`): answers that name brokers
+        /// name their addresses for this listener.
+        listener: String,
     },
     /// A decoded and checked request (see [`crate::prepare`]). Requests of one connection arrive
     /// in the order in which they stood on the wire.

@@ -14,6 +14,7 @@
 mod answer;
 mod apis;
 mod broker;
+mod config;
 mod connections;
 mod deletion;
 mod effect;

@@ -6,10 +6,11 @@
 
 use crate::apis::api_versions;
 use bytes::Bytes;
-use oncelog_wire::frame::{self, FrameError};
-use oncelog_wire::messages::{ApiKey, ProduceRequest, RequestBody, ResponseBody};
+use oncelog_wire::frame::{self, RequestError};
+use oncelog_wire::messages::ProduceRequest;
 use oncelog_wire::records::{self, ProducedBatch};
-use oncelog_wire::{Encoded, ErrorCode, Records, apis};
+use oncelog_wire::{ApiKey, RequestBody, ResponseBody};
+use oncelog_wire::{Encoded, ErrorCode, Records};
 
 /// A request that is fit to be handled.
 #[derive(Debug)]
@@ -50,10 +51,6 @@ pub fn prepare(frame: Bytes) -> Result<Prepared, Refusal> {
         Err(error) => return Err(refuse(error)),
     };
     let version = header.request_api_version;
-    let key = body.api_key();
-    if !apis::is_served(key, version) || is_old_produce(key, version) {
-        return Err(Refusal::Close(format!("{key:?} v{version} is not served")));
-    }
     let batches = match &body {
         RequestBody::Produce(produce) => check_batches(produce, version),
         _ => Vec::new(),
@@ -68,19 +65,19 @@ pub fn prepare(frame: Bytes) -> Result<Prepared, Refusal> {
     })
 }
 
-/// Produce v0-2 is advertised only because librdkafka disables compression otherwise
-/// (KAFKA-18659).
-fn is_old_produce(key: ApiKey, version: i16) -> bool {
-    key == ApiKey::Produce && version < ProduceRequest::MIN_VERSION
-}
-
-fn refuse(error: FrameError) -> Refusal {
-    if let FrameError::UnsupportedVersion { api_key: ApiKey::ApiVersions, correlation_id, .. } = error {
-        let body = ResponseBody::ApiVersions(api_versions::unsupported_version());
-        let answer = frame::encode_response(correlation_id, ApiKey::ApiVersions, 0, &body);
-        return Refusal::Answer(answer.expect("ApiVersions v0 can say this"));
+fn refuse(error: RequestError) -> Refusal {
+    match error {
+        RequestError::UnsupportedVersion {
+            api_key: ApiKey::ApiVersions,
+            header,
+        } => {
+            let body = ResponseBody::ApiVersions(api_versions::unsupported_version());
+            let (to, api_key) = (header.correlation_id, ApiKey::ApiVersions);
+            let answer = frame::encode_response(to, api_key, 0, &body);
+            Refusal::Answer(answer.expect("ApiVersions v0 can say this"))
+        }
+        error => Refusal::Close(error.to_string()),
     }
-    Refusal::Close(error.to_string())
 }
 
 fn check_batches(produce: &ProduceRequest, version: i16) -> Vec<PreparedBatch> {

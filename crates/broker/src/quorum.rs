@@ -14,16 +14,15 @@ use crate::connections::RequestId;
 use crate::deletion;
 use crate::effect::Level;
 use crate::input::ConnectionId;
-use crate::limits;
 use crate::prepare::Prepared;
 use crate::topics::PartitionKey;
 use crate::waiters::DiskWork;
 use bytes::Bytes;
 use oncelog_commitlog::Log;
-use oncelog_coordinator::cluster::MetadataRecord;
-use oncelog_partition::Partition;
-use oncelog_wire::messages::{RequestBody, ResponseBody};
-use oncelog_wire::records::{BatchBuilder, BatchHeader};
+use oncelog_coordinator::cluster::{MetadataRecord, PRODUCER_ID_BLOCK};
+use oncelog_partition::{Identity, Partition};
+use oncelog_wire::records::{BatchBuilder, BatchHeader, HEADER_LEN};
+use oncelog_wire::{RequestBody, ResponseBody};
 use std::collections::VecDeque;
 
 pub struct Quorum {
@@ -76,10 +75,6 @@ impl Quorum {
         }
     }
 
-    pub fn idle(&self) -> bool {
-        self.in_flight.is_none() && self.queue.is_empty()
-    }
-
     pub fn log_mut(&mut self) -> &mut Log {
         &mut self.log
     }
@@ -118,21 +113,20 @@ fn decide(broker: &mut Broker, job: Job) -> (Vec<MetadataRecord>, Then) {
             (records, Then::Answer(request, Box::new(response)))
         }
         Job::EnsureTopics { names, then } => {
-            let mut records = Vec::new();
-            for name in names {
-                if broker.cluster.topic(&name).is_none() {
-                    let seed = &mut broker.seed;
-                    match broker.cluster.auto_create_topic(&broker.config, &name, seed) {
-                        Ok(made) => records.extend(made),
-                        Err(error) => broker.effects_log_auto_create(&name, error),
-                    }
-                }
+            let seed = &mut broker.seed;
+            let made = broker
+                .cluster
+                .auto_create_topics(&broker.config, &names, seed);
+            for (name, error, why) in made.refused {
+                let message =
+                    format!("topic {name:?} is not created automatically: {error:?}: {why}");
+                broker.log(Level::Warn, message);
             }
-            (records, Then::Again(then))
+            (made.records, Then::Again(then))
         }
         Job::ProducerIds { then } => {
             let records = match broker.quorum.producer_ids.is_empty() {
-                true => broker.cluster.allocate_producer_ids(limits::PRODUCER_ID_BLOCK),
+                true => broker.cluster.allocate_producer_ids(),
                 false => Vec::new(), // a change before this one brought a block
             };
             (records, Then::Again(then))
@@ -148,17 +142,31 @@ fn append(broker: &mut Broker) {
     }
     let bytes: Bytes = batch.build();
     let header = BatchHeader::parse(&bytes).expect("a batch that was just built");
-    let appended = broker.quorum.log.append(&header, bytes, 0, broker.now);
-    broker.background(appended.before);
-    broker.disk(appended.append, DiskWork::Metadata);
+    let header_bytes = header.to_bytes();
+    let body = bytes.slice(HEADER_LEN..);
+    let appended = broker
+        .quorum
+        .log
+        .append(&header, header_bytes, body, 0, broker.now);
+    let last_offset = appended.last_offset;
+    broker.disk(appended.append, DiskWork::Metadata { last_offset });
+    broker.background(appended.after);
 }
 
 /// The outstanding append is durable: the change takes effect and is answered.
-pub(crate) fn committed(broker: &mut Broker) {
-    let proposal = broker.quorum.in_flight.take().expect("one append is in flight");
+pub(crate) fn committed(broker: &mut Broker, last_offset: i64) {
+    broker.quorum.log.append_done(last_offset);
+    let proposal = broker
+        .quorum
+        .in_flight
+        .take()
+        .expect("one append is in flight");
     let mut deleted = Vec::new();
     for record in &proposal.records {
-        broker.cluster.replay(record);
+        broker
+            .cluster
+            .replay(record)
+            .expect("a record that was just decided applies");
         apply(broker, record, &mut deleted);
     }
     if deleted.is_empty() {
@@ -175,7 +183,11 @@ pub(crate) fn committed(broker: &mut Broker) {
 
 /// Called when the directories of the deleted topics have been renamed.
 pub(crate) fn deletion_finished(broker: &mut Broker) {
-    let proposal = broker.quorum.in_flight.take().expect("the deletion holds its place");
+    let proposal = broker
+        .quorum
+        .in_flight
+        .take()
+        .expect("the deletion holds its place");
     finish(broker, proposal.then);
     advance(broker);
 }
@@ -203,7 +215,7 @@ fn apply(broker: &mut Broker, record: &MetadataRecord, deleted: &mut Vec<oncelog
         MetadataRecord::RemoveTopic(topic) => deleted.push(topic.topic_id),
         MetadataRecord::ProducerIds(block) => {
             let end = block.next_producer_id;
-            broker.quorum.producer_ids = end - limits::PRODUCER_ID_BLOCK..end;
+            broker.quorum.producer_ids = end - PRODUCER_ID_BLOCK..end;
         }
         MetadataRecord::Config(_) => crate::housekeeping::configs_changed(broker),
         _ => {}
@@ -215,27 +227,17 @@ fn host_new(broker: &mut Broker, key: PartitionKey, leader_epoch: i32) {
         Some(topic) => topic.name.clone(),
         None => return, // the decision put the topic's record first
     };
-    let config = broker.cluster.topic_config(&broker.config, &name);
-    let made = Partition::create(
-        &name,
-        key.index,
-        key.topic_id,
+    let config = crate::config::of_topic(&broker.cluster, &broker.config, &name);
+    let identity = Identity {
+        topic: name.clone(),
+        index: key.index,
+        topic_id: key.topic_id,
         leader_epoch,
-        config,
-        broker.now,
-    );
-    broker.background(made.ops);
-    broker.topics.add_partition(key.topic_id, made.partition);
+    };
+    let created = Partition::create(identity, config, broker.now);
+    broker.topics.add_partition(key.topic_id, created.partition);
+    broker.background(created.ops);
     if broker.groups.is_offsets_topic(&name) {
         crate::groups::partition_added(broker, key);
-    }
-}
-
-impl Broker {
-    fn effects_log_auto_create(&mut self, name: &str, error: oncelog_wire::ErrorCode) {
-        self.log(
-            Level::Warn,
-            format!("topic {name:?} was not created automatically: {error:?}"),
-        );
     }
 }

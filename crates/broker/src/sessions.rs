@@ -104,7 +104,13 @@ impl FetchSessions {
         self.go_on(request, by_id, now)
     }
 
-    fn open(&mut self, wanted: &[Wanted], by_id: bool, now: Instant, seed: &mut Seed) -> SessionUse {
+    fn open(
+        &mut self,
+        wanted: &[Wanted],
+        by_id: bool,
+        now: Instant,
+        seed: &mut Seed,
+    ) -> SessionUse {
         if wanted.is_empty() || wanted.len() > limits::SESSION_PARTITIONS || !self.room(now) {
             return SessionUse::None;
         }
@@ -173,9 +179,19 @@ impl FetchSessions {
             return Err(ErrorCode::FetchSessionIdNotFound);
         }
         session.used = now;
-        session.epoch = if session.epoch == i32::MAX { 1 } else { session.epoch + 1 };
-        let wanted = session.order.values().map(|key| session.partitions[key].want.clone());
-        Ok((wanted.collect(), SessionUse::Incremental(request.session_id)))
+        session.epoch = if session.epoch == i32::MAX {
+            1
+        } else {
+            session.epoch + 1
+        };
+        let wanted = session
+            .order
+            .values()
+            .map(|key| session.partitions[key].want.clone());
+        Ok((
+            wanted.collect(),
+            SessionUse::Incremental(request.session_id),
+        ))
     }
 
     /// Notes what the client is told of a partition; false if an incremental answer may leave it
@@ -216,7 +232,8 @@ impl Session {
         let place = self.next_place;
         self.next_place += 1;
         self.order.insert(place, key.clone());
-        self.partitions.insert(key, Remembered { want, told, place });
+        self.partitions
+            .insert(key, Remembered { want, told, place });
     }
 
     fn forget(&mut self, key: &(TopicRef, i32)) {

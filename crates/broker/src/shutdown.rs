@@ -58,7 +58,7 @@ fn flush(broker: &mut Broker) {
     for key in broker.topics.keys() {
         let hosted = broker.topics.get_mut(key).expect("just listed");
         let work = hosted.partition.shut_down(broker.now);
-        broker.background(work);
+        broker.run(key, work);
     }
     let work = broker.quorum.log_mut().shut_down();
     broker.background(work);

@@ -9,7 +9,7 @@
 //! | `Produce` | an acks=all produce has waited for its `timeout_ms` |
 //! | `Shard` | a group coordinator shard has a session, join or retention deadline |
 //! | `Partition` | a partition's own deadline (flush.ms, delayed file deletion) |
-//! | `Housekeeping` | retention, producer expiry and compaction are due for all partitions |
+//! | `Housekeeping` | retention and compaction are looked at for all partitions |
 //! | `RemoveDeleted` | the files of a deleted topic have outlived `file.delete.delay.ms` |
 
 use crate::connections::RequestId;
@@ -24,7 +24,6 @@ pub enum Timer {
     Shard(i32),
     Partition(PartitionKey),
     Housekeeping,
-    Compaction,
     RemoveDeleted(u64),
 }
 

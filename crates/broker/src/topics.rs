@@ -22,10 +22,8 @@ pub struct Hosted {
     pub produce_waiters: BTreeSet<(i64, RequestId)>,
     /// Parked fetches that read this partition.
     pub fetch_waiters: BTreeSet<RequestId>,
-    /// Appends that were emitted and have not come back.
-    pub appends_in_flight: u32,
-    /// A compaction that was emitted and has not come back.
-    pub compacting: bool,
+    /// Pieces of disk work that were emitted and have not come back.
+    pub in_flight: u32,
 }
 
 impl Hosted {
@@ -34,8 +32,7 @@ impl Hosted {
             partition,
             produce_waiters: BTreeSet::new(),
             fetch_waiters: BTreeSet::new(),
-            appends_in_flight: 0,
-            compacting: false,
+            in_flight: 0,
         }
     }
 }

@@ -5,7 +5,9 @@
 use crate::connections::RequestId;
 use crate::input::OpId;
 use crate::topics::PartitionKey;
-use oncelog_wire::messages::{ListOffsetsResponse, ProduceResponse, ResponseBody};
+use oncelog_partition::Completes;
+use oncelog_wire::ResponseBody;
+use oncelog_wire::messages::{ListOffsetsResponse, ProduceResponse};
 use std::collections::BTreeMap;
 
 #[derive(Default)]
@@ -20,25 +22,23 @@ pub struct Waiters {
 /// What goes on when a disk operation has completed.
 #[derive(Clone, Debug)]
 pub enum DiskWork {
-    /// A batch of a hosted partition, the append that ends at `last_offset`.
-    Appended { key: PartitionKey, last_offset: i64 },
+    /// Work of a partition: it is told, and so is a request that waited for just this.
+    Partition {
+        key: PartitionKey,
+        completes: Completes,
+        then: Option<(RequestId, Box<ResponseBody>)>,
+    },
     /// The metadata log's one outstanding append.
-    Metadata,
+    Metadata { last_offset: i64 },
     /// The directories of deleted topics have their new names.
     TopicFilesRenamed,
     /// Nobody waits: index files, snapshots, checkpoints, removals.
     Background,
-    /// The answer waits for what it says to be on disk.
-    Answer {
-        request: RequestId,
-        response: Box<ResponseBody>,
-    },
     TimestampLookup {
         request: RequestId,
         /// Indexes of the topic and the partition in the response.
         at: (usize, usize),
     },
-    Compaction { key: PartitionKey },
 }
 
 /// A produce request whose appends are not all below their high watermarks.

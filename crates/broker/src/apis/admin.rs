@@ -7,15 +7,16 @@
 
 use crate::broker::Broker;
 use crate::connections::RequestId;
+use crate::input::ConnectionId;
 use oncelog_coordinator::cluster::MetadataRecord;
-use oncelog_wire::messages::{RequestBody as B, ResponseBody as R};
+use oncelog_wire::{RequestBody as B, ResponseBody as R};
 
 /// Decides a change against the committed state.
 pub(crate) fn decide(broker: &mut Broker, version: i16, body: B) -> (Vec<MetadataRecord>, R) {
     let (cluster, config, seed) = (&broker.cluster, &broker.config, &mut broker.seed);
     match body {
         B::CreateTopics(ask) => {
-            let (records, response) = cluster.create_topics(config, &ask, version, seed);
+            let (records, response) = cluster.create_topics(config, &ask, seed);
             (records, R::CreateTopics(response))
         }
         B::DeleteTopics(ask) => {
@@ -23,7 +24,7 @@ pub(crate) fn decide(broker: &mut Broker, version: i16, body: B) -> (Vec<Metadat
             (records, R::DeleteTopics(response))
         }
         B::CreatePartitions(ask) => {
-            let (records, response) = cluster.create_partitions(config, &ask);
+            let (records, response) = cluster.create_partitions(&ask);
             (records, R::CreatePartitions(response))
         }
         B::AlterConfigs(ask) => {
@@ -39,13 +40,20 @@ pub(crate) fn decide(broker: &mut Broker, version: i16, body: B) -> (Vec<Metadat
 }
 
 /// Answers a question about the committed state.
-pub(crate) fn view(broker: &mut Broker, request: RequestId, version: i16, body: B) {
+pub(crate) fn view(
+    broker: &mut Broker,
+    connection: ConnectionId,
+    request: RequestId,
+    version: i16,
+    body: B,
+) {
+    let listener = broker.listener_of(connection);
     let (cluster, config) = (&broker.cluster, &broker.config);
     let response = match body {
         B::DescribeConfigs(ask) => R::DescribeConfigs(cluster.describe_configs(config, &ask)),
-        B::DescribeCluster(ask) => R::DescribeCluster(cluster.describe_cluster(config, &ask)),
+        B::DescribeCluster(ask) => R::DescribeCluster(cluster.describe_cluster(&ask, &listener)),
         B::DescribeTopicPartitions(ask) => {
-            R::DescribeTopicPartitions(cluster.describe_topic_partitions(&ask))
+            R::DescribeTopicPartitions(cluster.describe_topic_partitions(config, &ask))
         }
         B::ListConfigResources(ask) => {
             R::ListConfigResources(cluster.list_config_resources(&ask, version))

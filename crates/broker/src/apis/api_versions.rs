@@ -7,8 +7,9 @@
 
 use crate::broker::Broker;
 use crate::connections::RequestId;
+use oncelog_wire::ResponseBody;
 use oncelog_wire::messages::api_versions_response::ApiVersion;
-use oncelog_wire::messages::{ApiVersionsRequest, ApiVersionsResponse, ResponseBody};
+use oncelog_wire::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use oncelog_wire::{ErrorCode, apis};
 
 pub(crate) fn handle(

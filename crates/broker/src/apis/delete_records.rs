@@ -7,16 +7,16 @@
 use crate::broker::Broker;
 use crate::connections::RequestId;
 use crate::topics::PartitionKey;
-use crate::waiters::DiskWork;
 use oncelog_wire::ErrorCode;
+use oncelog_wire::ResponseBody;
 use oncelog_wire::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
-use oncelog_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse, ResponseBody};
+use oncelog_wire::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
 pub(crate) fn handle(broker: &mut Broker, request: RequestId, ask: DeleteRecordsRequest) {
     let mut response = DeleteRecordsResponse::default();
-    let mut work = Vec::new();
+    let (now, mut work) = (broker.now, Vec::new());
     for topic in ask.topics {
         let topic_id = broker.topics.id_of(&topic.name);
         let mut entry = DeleteRecordsTopicResult {
@@ -33,10 +33,10 @@ pub(crate) fn handle(broker: &mut Broker, request: RequestId, ask: DeleteRecords
             let key = topic_id.map(|topic_id| PartitionKey { topic_id, index });
             match key.and_then(|key| broker.topics.get_mut(key)) {
                 None => result.error_code = ErrorCode::UnknownTopicOrPartition.code(),
-                Some(hosted) => match hosted.partition.delete_records(ask.offset, broker.now) {
-                    Ok((low_watermark, ops)) => {
-                        result.low_watermark = low_watermark;
-                        work.extend(ops);
+                Some(hosted) => match hosted.partition.delete_records(now, ask.offset) {
+                    Ok(deleted) => {
+                        result.low_watermark = deleted.low_watermark;
+                        work.extend(key.map(|key| (key, deleted.work)));
                     }
                     Err(error) => result.error_code = error.code(),
                 },
@@ -45,11 +45,14 @@ pub(crate) fn handle(broker: &mut Broker, request: RequestId, ask: DeleteRecords
         }
         response.topics.push(entry);
     }
-    let Some(last) = work.pop() else {
+    work.retain(|(_, work)| !work.is_empty());
+    let Some((last_key, last)) = work.pop() else {
         return broker.answer(request, ResponseBody::DeleteRecords(response));
     };
+    for (key, work) in work {
+        broker.run(key, work);
+    }
     // Steps complete in order, so the last one's completion stands for all.
-    broker.background(work);
     let response = Box::new(ResponseBody::DeleteRecords(response));
-    broker.disk(last, DiskWork::Answer { request, response });
+    broker.run_then(last_key, last, Some((request, response)));
 }

@@ -5,10 +5,11 @@
 
 use crate::broker::Broker;
 use crate::connections::RequestId;
+use oncelog_wire::ResponseBody;
 use oncelog_wire::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
-use oncelog_wire::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse, ResponseBody};
+use oncelog_wire::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 
 pub(crate) fn handle(broker: &mut Broker, request: RequestId, ask: DescribeLogDirsRequest) {
     let wanted = |name: &str, index: i32| match &ask.topics {
@@ -34,7 +35,7 @@ pub(crate) fn handle(broker: &mut Broker, request: RequestId, ask: DescribeLogDi
             if wanted(&topic.name, partition_index) {
                 entry.partitions.push(DescribeLogDirsPartition {
                     partition_index,
-                    partition_size: hosted.partition.log().size_bytes() as i64,
+                    partition_size: hosted.partition.size_bytes() as i64,
                     ..Default::default()
                 });
             }

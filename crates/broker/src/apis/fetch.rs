@@ -12,6 +12,7 @@
 //! Non-obvious: an error in any partition completes the request at once, as does a partition
 //! whose offset lies in a sealed segment (there is plenty to send).
 
+use super::{epoch, isolation};
 use crate::answer::{AnswerBody, FetchAnswer, SliceAt};
 use crate::broker::Broker;
 use crate::connections::RequestId;
@@ -20,11 +21,12 @@ use crate::sessions::{SessionUse, Told, TopicRef, Wanted};
 use crate::timers::Timer;
 use crate::topics::PartitionKey;
 use bytes::Bytes;
-use oncelog_partition::{FetchAsk, Isolation};
+use oncelog_partition::{FetchParams, Isolation};
+use oncelog_wire::ResponseBody;
 use oncelog_wire::messages::fetch_response::{
     EpochEndOffset, FetchableTopicResponse, PartitionData,
 };
-use oncelog_wire::messages::{FetchRequest, FetchResponse, ResponseBody};
+use oncelog_wire::messages::{FetchRequest, FetchResponse};
 use oncelog_wire::{ErrorCode, Records};
 
 pub struct ParkedFetch {
@@ -54,7 +56,9 @@ pub(crate) fn handle(broker: &mut Broker, request: RequestId, version: i16, fetc
         return broker.answer(request, ResponseBody::Fetch(refusal));
     }
     let now = broker.now.instant;
-    let begun = broker.sessions.begin(&fetch, version, now, &mut broker.seed);
+    let begun = broker
+        .sessions
+        .begin(&fetch, version, now, &mut broker.seed);
     let (wanted, session) = match begun {
         Ok(begun) => begun,
         Err(error) => {
@@ -68,10 +72,7 @@ pub(crate) fn handle(broker: &mut Broker, request: RequestId, version: i16, fetc
     let mut parked = ParkedFetch {
         parts: Vec::with_capacity(wanted.len()),
         session,
-        isolation: match fetch.isolation_level {
-            1 => Isolation::ReadCommitted,
-            _ => Isolation::ReadUncommitted,
-        },
+        isolation: isolation(fetch.isolation_level),
         min_bytes: fetch.min_bytes.max(0) as u64,
         max_bytes: fetch.max_bytes.min(broker.config.fetch_max_bytes),
         available: 0,
@@ -114,13 +115,15 @@ fn key_of(broker: &Broker, want: &Wanted) -> Option<PartitionKey> {
     broker.topics.get(key).map(|_| key)
 }
 
-fn ask(want: &Wanted, isolation: Isolation) -> FetchAsk {
-    FetchAsk {
-        offset: want.fetch_offset,
-        current_leader_epoch: want.current_leader_epoch,
-        last_fetched_epoch: want.last_fetched_epoch,
+fn ask(want: &Wanted, isolation: Isolation) -> FetchParams {
+    FetchParams {
+        fetch_offset: want.fetch_offset,
+        current_leader_epoch: epoch(want.current_leader_epoch),
+        last_fetched_epoch: epoch(want.last_fetched_epoch),
         isolation,
-        max_bytes: want.max_bytes.max(0) as u32,
+        max_bytes: want.max_bytes.max(0) as u64,
+        // Which partition is the first with data is known when the slices are resolved.
+        at_least_one: true,
     }
 }
 
@@ -132,8 +135,11 @@ fn look(
     isolation: Isolation,
 ) -> Result<u64, ()> {
     let hosted = key.and_then(|key| broker.topics.get(key)).ok_or(())?;
-    let view = hosted.partition.fetch(&ask(want, isolation)).map_err(|_| ())?;
-    match view.diverging {
+    let view = hosted
+        .partition
+        .fetch(&ask(want, isolation))
+        .map_err(|_| ())?;
+    match view.diverging_epoch {
         Some(_) => Err(()),
         None => Ok(view.available_bytes),
     }
@@ -157,7 +163,10 @@ pub(crate) fn high_watermark_rose(broker: &mut Broker, key: PartitionKey) {
             let look = look(broker, part.key, &part.want, parked.isolation);
             must_answer |= look.is_err();
             let bytes = look.unwrap_or(0);
-            parked.available = parked.available.saturating_sub(part.bytes).saturating_add(bytes);
+            parked.available = parked
+                .available
+                .saturating_sub(part.bytes)
+                .saturating_add(bytes);
             part.bytes = bytes;
         }
         if must_answer || parked.available >= parked.min_bytes {
@@ -285,6 +294,7 @@ fn read(
         log_start_offset: -1,
         preferred_read_replica: -1,
         records: Some(Records::Bytes(Bytes::new())),
+        aborted_transactions: None,
         ..Default::default()
     };
     // Asked again: the topic may have gone while the request was parked.
@@ -305,7 +315,7 @@ fn read(
             data.error_code = error.code();
             if error == ErrorCode::OffsetOutOfRange {
                 data.high_watermark = hosted.partition.high_watermark();
-                data.log_start_offset = hosted.partition.log().start_offset();
+                data.log_start_offset = hosted.partition.log_start_offset();
             }
             return (data, None);
         }
@@ -316,9 +326,9 @@ fn read(
     if isolation == Isolation::ReadCommitted {
         data.aborted_transactions = Some(Vec::new());
     }
-    if let Some((epoch, end_offset)) = view.diverging {
-        data.diverging_epoch.epoch = epoch;
-        data.diverging_epoch.end_offset = end_offset;
+    if let Some(end) = view.diverging_epoch {
+        data.diverging_epoch.epoch = end.leader_epoch;
+        data.diverging_epoch.end_offset = end.end_offset;
         return (data, None);
     }
     (data, view.slice)

@@ -13,9 +13,8 @@ use crate::input::ConnectionId;
 use crate::prepare::Prepared;
 use oncelog_wire::ErrorCode;
 use oncelog_wire::messages::find_coordinator_response::Coordinator;
-use oncelog_wire::messages::{
-    FindCoordinatorRequest, FindCoordinatorResponse, RequestBody, ResponseBody,
-};
+use oncelog_wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
+use oncelog_wire::{RequestBody, ResponseBody};
 
 const GROUP: i8 = 0;
 
@@ -32,23 +31,32 @@ pub(crate) fn handle(
         let names = vec![OFFSETS_TOPIC.to_owned()];
         return apis::ensure_topics(broker, connection, request, prepared, names);
     }
+    let listener = broker.listener_of(connection);
     let response = match prepared.version {
-        0..=3 => single(broker, ask),
-        _ => batched(broker, ask),
+        0..=3 => single(broker, ask, &listener),
+        _ => batched(broker, ask, &listener),
     };
     broker.answer(request, ResponseBody::FindCoordinator(response));
 }
 
-fn batched(broker: &Broker, ask: &FindCoordinatorRequest) -> FindCoordinatorResponse {
-    let entry = |key: &String| coordinator(broker, ask.key_type, key);
+fn batched(
+    broker: &Broker,
+    ask: &FindCoordinatorRequest,
+    listener: &str,
+) -> FindCoordinatorResponse {
+    let entry = |key: &String| coordinator(broker, ask.key_type, key, listener);
     FindCoordinatorResponse {
         coordinators: ask.coordinator_keys.iter().map(entry).collect(),
         ..Default::default()
     }
 }
 
-fn single(broker: &Broker, ask: &FindCoordinatorRequest) -> FindCoordinatorResponse {
-    let found = coordinator(broker, ask.key_type, &ask.key);
+fn single(
+    broker: &Broker,
+    ask: &FindCoordinatorRequest,
+    listener: &str,
+) -> FindCoordinatorResponse {
+    let found = coordinator(broker, ask.key_type, &ask.key, listener);
     FindCoordinatorResponse {
         error_code: found.error_code,
         error_message: found.error_message,
@@ -59,7 +67,7 @@ fn single(broker: &Broker, ask: &FindCoordinatorRequest) -> FindCoordinatorRespo
     }
 }
 
-fn coordinator(broker: &Broker, key_type: i8, key: &str) -> Coordinator {
+fn coordinator(broker: &Broker, key_type: i8, key: &str, listener: &str) -> Coordinator {
     let nowhere = |error: ErrorCode, why: &str| Coordinator {
         key: key.to_owned(),
         node_id: -1,
@@ -77,12 +85,16 @@ fn coordinator(broker: &Broker, key_type: i8, key: &str) -> Coordinator {
         let why = "__consumer_offsets could not be created; the broker's log says why";
         return nowhere(ErrorCode::CoordinatorNotAvailable, why);
     }
-    let (host, port) = broker.config.advertised_address();
+    let own = broker.cluster.broker(broker.config.node_id);
+    let Some(endpoint) = own.and_then(|broker| broker.endpoint(listener)) else {
+        let why = format!("this broker advertises no address for listener {listener:?}");
+        return nowhere(ErrorCode::CoordinatorNotAvailable, &why);
+    };
     Coordinator {
         key: key.to_owned(),
         node_id: broker.config.node_id,
-        host,
-        port,
+        host: endpoint.host.clone(),
+        port: i32::from(endpoint.port),
         ..Default::default()
     }
 }

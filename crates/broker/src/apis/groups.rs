@@ -12,15 +12,19 @@ use crate::connections::RequestId;
 use crate::groups::{self, OFFSETS_TOPIC, View};
 use crate::input::ConnectionId;
 use crate::prepare::Prepared;
-use oncelog_coordinator::groups::{Caller, GroupShard, Outcome, ReplyTo};
+use oncelog_coordinator::groups::{GroupShard, offsets};
+use oncelog_coordinator::{Caller, Outcome, ReplyTo};
 use oncelog_wire::messages::{
     DeleteGroupsResponse, DescribeGroupsResponse, ListGroupsResponse, OffsetFetchResponse,
-    RequestBody as B, ResponseBody,
 };
+use oncelog_wire::{RequestBody as B, ResponseBody};
 use std::collections::BTreeMap;
 
 /// What one shard is asked.
 type Ask = Box<dyn FnOnce(&mut GroupShard, ReplyTo, &View) -> Outcome>;
+
+/// Which shards are asked what, and the answer if there is nobody to ask.
+type Parts = (Vec<(i32, Ask)>, Option<ResponseBody>);
 
 pub(crate) fn handle(
     broker: &mut Broker,
@@ -43,78 +47,121 @@ pub(crate) fn handle(
     groups::ask_many(broker, request, parts, empty);
 }
 
-/// Which shards are asked what, and the answer if there is nobody to ask.
-fn split(broker: &Broker, caller: Caller, body: B) -> (Vec<(i32, Ask)>, Option<ResponseBody>) {
-    macro_rules! one {
-        ($ask:ident, $group:expr, $method:ident) => {{
-            let shard = broker.groups.shard_of(&$group);
-            let ask: Ask = Box::new(move |state, to, view| {
-                state.$method(view.now, view.cluster, to, &caller, $ask)
-            });
-            (vec![(shard, ask)], None)
-        }};
-    }
-    macro_rules! several {
-        ($ask:ident, $field:ident, $name:expr, $method:ident, $empty:expr) => {{
-            let mut by_shard = BTreeMap::<i32, Vec<_>>::new();
-            for group in $ask.$field.clone() {
-                let shard = broker.groups.shard_of($name(&group));
-                by_shard.entry(shard).or_default().push(group);
-            }
-            let mut parts = Vec::<(i32, Ask)>::new();
-            for (shard, groups) in by_shard {
-                let mut ask = $ask.clone();
-                ask.$field = groups;
-                let caller = caller.clone();
-                parts.push((
-                    shard,
-                    Box::new(move |state, to, view| {
-                        state.$method(view.now, view.cluster, to, &caller, ask)
-                    }),
-                ));
-            }
-            (parts, Some($empty))
-        }};
-    }
+fn split(broker: &Broker, caller: Caller, body: B) -> Parts {
+    let version = caller.api_version;
     match body {
-        B::JoinGroup(ask) => one!(ask, ask.group_id, join_group),
-        B::SyncGroup(ask) => one!(ask, ask.group_id, sync_group),
-        B::Heartbeat(ask) => one!(ask, ask.group_id, heartbeat),
-        B::LeaveGroup(ask) => one!(ask, ask.group_id, leave_group),
-        B::OffsetCommit(ask) => one!(ask, ask.group_id, offset_commit),
-        B::OffsetDelete(ask) => one!(ask, ask.group_id, offset_delete),
-        B::ConsumerGroupHeartbeat(ask) => one!(ask, ask.group_id, consumer_group_heartbeat),
-        B::OffsetFetch(ask) if caller.api_version < 8 => one!(ask, ask.group_id, offset_fetch),
+        B::JoinGroup(ask) => one(broker, &ask.group_id.clone(), move |state, to, view| {
+            state.join_group(view.now, to, &caller, ask)
+        }),
+        B::SyncGroup(ask) => one(broker, &ask.group_id.clone(), move |state, to, view| {
+            state.sync_group(view.now, to, &caller, ask)
+        }),
+        B::Heartbeat(ask) => one(broker, &ask.group_id.clone(), move |state, to, view| {
+            state.heartbeat(view.now, to, &caller, &ask)
+        }),
+        B::LeaveGroup(ask) => one(broker, &ask.group_id.clone(), move |state, to, view| {
+            state.leave_group(view.now, to, &caller, ask)
+        }),
+        B::OffsetCommit(ask) => one(broker, &ask.group_id.clone(), move |state, to, view| {
+            state.offset_commit(view.now, to, &caller, ask, view.cluster)
+        }),
+        B::OffsetDelete(ask) => one(broker, &ask.group_id.clone(), move |state, to, view| {
+            state.offset_delete(to, &ask, view.cluster)
+        }),
         B::OffsetFetch(ask) => {
-            let empty = ResponseBody::OffsetFetch(OffsetFetchResponse::default());
-            let name = |group: &oncelog_wire::messages::offset_fetch_request::OffsetFetchRequestGroup| {
-                group.group_id.clone()
-            };
-            several!(ask, groups, |group| &name(group).clone(), offset_fetch, empty)
+            let groups = offsets::fetch::groups(version, ask);
+            let parts = by_shard(
+                broker,
+                groups,
+                |group| &group.group_id,
+                move |groups| {
+                    Box::new(move |state, to, view| {
+                        let fetch = |group| state.offset_fetch(version, group, view.cluster);
+                        let found = groups.iter().map(fetch).collect();
+                        Outcome::answer(to, offsets::fetch::response(version, found))
+                    })
+                },
+            );
+            (parts, Some(OffsetFetchResponse::default().into()))
         }
         B::DescribeGroups(ask) => {
-            let empty = ResponseBody::DescribeGroups(DescribeGroupsResponse::default());
-            several!(ask, groups, String::as_str, describe_groups, empty)
+            let operations = ask.include_authorized_operations;
+            let parts = by_shard(
+                broker,
+                ask.groups,
+                |group| group,
+                move |groups| {
+                    Box::new(move |state, to, _| {
+                        let answer = DescribeGroupsResponse {
+                            groups: state.describe_groups(version, &groups, operations),
+                            ..Default::default()
+                        };
+                        Outcome::answer(to, answer)
+                    })
+                },
+            );
+            (parts, Some(DescribeGroupsResponse::default().into()))
         }
         B::DeleteGroups(ask) => {
-            let empty = ResponseBody::DeleteGroups(DeleteGroupsResponse::default());
-            several!(ask, groups_names, String::as_str, delete_groups, empty)
-        }
-        B::ConsumerGroupDescribe(ask) => {
-            let empty = ResponseBody::ConsumerGroupDescribe(Default::default());
-            several!(ask, group_ids, String::as_str, consumer_group_describe, empty)
+            let parts = by_shard(
+                broker,
+                ask.groups_names,
+                |group| group,
+                |groups| {
+                    Box::new(move |state, to, _| {
+                        let (mut outcome, results) = state.delete_groups(&groups);
+                        let answer = DeleteGroupsResponse {
+                            results,
+                            ..Default::default()
+                        };
+                        outcome.reply(to, answer);
+                        outcome
+                    })
+                },
+            );
+            (parts, Some(DeleteGroupsResponse::default().into()))
         }
         B::ListGroups(ask) => {
-            let empty = ResponseBody::ListGroups(ListGroupsResponse::default());
             let part = |shard| {
-                let (ask, caller) = (ask.clone(), caller.clone());
-                let ask: Ask = Box::new(move |state, to, view| {
-                    state.list_groups(view.now, view.cluster, to, &caller, ask)
+                let ask = ask.clone();
+                let ask: Ask = Box::new(move |state, to, _| {
+                    let answer = ListGroupsResponse {
+                        groups: state.list_groups(&ask),
+                        ..Default::default()
+                    };
+                    Outcome::answer(to, answer)
                 });
                 (shard, ask)
             };
-            ((0..broker.groups.shard_count()).map(part).collect(), Some(empty))
+            let parts = (0..broker.groups.shard_count()).map(part).collect();
+            (parts, Some(ListGroupsResponse::default().into()))
         }
         other => panic!("{:?} is served but has no handler", other.api_key()),
     }
+}
+
+fn one(
+    broker: &Broker,
+    group: &str,
+    ask: impl FnOnce(&mut GroupShard, ReplyTo, &View) -> Outcome + 'static,
+) -> Parts {
+    (vec![(broker.groups.shard_of(group), Box::new(ask))], None)
+}
+
+/// Splits a list that names groups by the shards of those groups.
+fn by_shard<T>(
+    broker: &Broker,
+    items: Vec<T>,
+    group: impl Fn(&T) -> &String,
+    ask: impl Fn(Vec<T>) -> Ask,
+) -> Vec<(i32, Ask)> {
+    let mut by_shard = BTreeMap::<i32, Vec<T>>::new();
+    for item in items {
+        let shard = broker.groups.shard_of(group(&item));
+        by_shard.entry(shard).or_default().push(item);
+    }
+    by_shard
+        .into_iter()
+        .map(|(shard, items)| (shard, ask(items)))
+        .collect()
 }

@@ -12,7 +12,8 @@ use crate::input::ConnectionId;
 use crate::prepare::Prepared;
 use crate::quorum::{self, Again, Job};
 use oncelog_wire::ErrorCode;
-use oncelog_wire::messages::{InitProducerIdResponse, RequestBody, ResponseBody};
+use oncelog_wire::messages::InitProducerIdResponse;
+use oncelog_wire::{RequestBody, ResponseBody};
 
 pub(crate) fn handle(
     broker: &mut Broker,

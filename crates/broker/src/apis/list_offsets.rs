@@ -5,21 +5,23 @@
 //! tiers), -6 earliest pending upload (v11+: none). A timestamp >= 0 finds the first record at or
 //! after it; the search reads index and batches on disk, outside the core.
 
+use super::{epoch, isolation};
 use crate::broker::Broker;
 use crate::connections::RequestId;
 use crate::topics::PartitionKey;
 use crate::waiters::{DiskWork, ParkedListOffsets};
 use oncelog_commitlog::{DiskOp, DiskOutcome};
-use oncelog_partition::{Isolation, ListOffset};
+use oncelog_partition::{Isolation, ListedOffset, OffsetAnswer};
 use oncelog_wire::ErrorCode;
+use oncelog_wire::ResponseBody;
 use oncelog_wire::messages::list_offsets_request::ListOffsetsPartition;
 use oncelog_wire::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
-use oncelog_wire::messages::{ListOffsetsRequest, ListOffsetsResponse, ResponseBody};
+use oncelog_wire::messages::{ListOffsetsRequest, ListOffsetsResponse};
 
 pub(crate) fn handle(broker: &mut Broker, request: RequestId, ask: ListOffsetsRequest) {
-    let isolation = Isolation::from_wire(ask.isolation_level);
+    let isolation = isolation(ask.isolation_level);
     let mut response = ListOffsetsResponse::default();
     let mut lookups = Vec::new();
     for (at, topic) in ask.topics.iter().enumerate() {
@@ -36,12 +38,8 @@ pub(crate) fn handle(broker: &mut Broker, request: RequestId, ask: ListOffsetsRe
                 ..Default::default()
             };
             match look(broker, &topic.name, partition, isolation) {
-                Ok(ListOffset::Known(found)) => {
-                    answer.timestamp = found.timestamp;
-                    answer.offset = found.offset;
-                    answer.leader_epoch = found.leader_epoch;
-                }
-                Ok(ListOffset::Lookup(lookup)) => lookups.push(((at, place), lookup)),
+                Ok(OffsetAnswer::Known(found)) => tell(&mut answer, found),
+                Ok(OffsetAnswer::Lookup(lookup)) => lookups.push(((at, place), lookup)),
                 Err(error) => answer.error_code = error.code(),
             }
             entry.partitions.push(answer);
@@ -68,14 +66,22 @@ fn look(
     topic: &str,
     ask: &ListOffsetsPartition,
     isolation: Isolation,
-) -> Result<ListOffset, ErrorCode> {
+) -> Result<OffsetAnswer, ErrorCode> {
     let unknown = ErrorCode::UnknownTopicOrPartition;
     let topic_id = broker.topics.id_of(topic).ok_or(unknown)?;
     let index = ask.partition_index;
     let key = PartitionKey { topic_id, index };
     let hosted = broker.topics.get(key).ok_or(unknown)?;
-    let epoch = ask.current_leader_epoch;
-    hosted.partition.list_offset(ask.timestamp, epoch, isolation)
+    let epoch = epoch(ask.current_leader_epoch);
+    hosted
+        .partition
+        .list_offset(ask.timestamp, isolation, epoch)
+}
+
+fn tell(answer: &mut ListOffsetsPartitionResponse, found: ListedOffset) {
+    answer.timestamp = found.timestamp;
+    answer.offset = found.offset;
+    answer.leader_epoch = found.leader_epoch;
 }
 
 /// A lookup came back from disk.
@@ -85,21 +91,24 @@ pub(crate) fn found(
     (topic, partition): (usize, usize),
     outcome: Result<DiskOutcome, String>,
 ) {
-    let parked = broker.waiters.list_offsets.get_mut(&request).expect("parked until all are back");
+    let parked = broker
+        .waiters
+        .list_offsets
+        .get_mut(&request)
+        .expect("parked until all are back");
     let answer = &mut parked.response.topics[topic].partitions[partition];
     match outcome {
-        Ok(DiskOutcome::Timestamp(Some(hit))) => {
-            answer.timestamp = hit.timestamp;
-            answer.offset = hit.offset;
-            answer.leader_epoch = hit.leader_epoch;
-        }
-        Ok(DiskOutcome::Timestamp(None)) => {}
+        Ok(DiskOutcome::Timestamp(hit)) => tell(answer, ListedOffset::from_lookup(hit)),
         Ok(other) => panic!("the host completed a timestamp lookup with {other:?}"),
         Err(_) => answer.error_code = ErrorCode::KafkaStorageError.code(),
     }
     parked.outstanding -= 1;
     if parked.outstanding == 0 {
-        let parked = broker.waiters.list_offsets.remove(&request).expect("just looked at");
+        let parked = broker
+            .waiters
+            .list_offsets
+            .remove(&request)
+            .expect("just looked at");
         broker.answer(request, ResponseBody::ListOffsets(parked.response));
     }
 }

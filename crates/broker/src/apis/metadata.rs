@@ -11,7 +11,8 @@ use crate::broker::Broker;
 use crate::connections::RequestId;
 use crate::input::ConnectionId;
 use crate::prepare::Prepared;
-use oncelog_wire::messages::{MetadataRequest, RequestBody, ResponseBody};
+use oncelog_wire::messages::MetadataRequest;
+use oncelog_wire::{RequestBody, ResponseBody};
 
 pub(crate) fn handle(
     broker: &mut Broker,
@@ -28,7 +29,10 @@ pub(crate) fn handle(
             return apis::ensure_topics(broker, connection, request, prepared, missing);
         }
     }
-    let response = broker.cluster.metadata_response(&broker.config, ask, prepared.version);
+    let listener = broker.listener_of(connection);
+    let response = broker
+        .cluster
+        .metadata_response(ask, prepared.version, &listener);
     broker.answer(request, ResponseBody::Metadata(response));
 }
 
@@ -37,7 +41,11 @@ fn to_create(broker: &Broker, ask: &MetadataRequest, version: i16) -> Vec<String
     if !broker.config.auto_create_topics_enable || !allowed {
         return Vec::new();
     }
-    let named = ask.topics.iter().flatten().filter_map(|topic| topic.name.as_ref());
+    let named = ask
+        .topics
+        .iter()
+        .flatten()
+        .filter_map(|topic| topic.name.as_ref());
     let missing = named.filter(|name| broker.cluster.topic(name).is_none());
     missing.cloned().collect()
 }

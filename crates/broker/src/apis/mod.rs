@@ -21,7 +21,8 @@ use crate::connections::RequestId;
 use crate::input::ConnectionId;
 use crate::prepare::Prepared;
 use crate::quorum::{self, Again, Job};
-use oncelog_wire::messages::RequestBody as B;
+use oncelog_partition::Isolation;
+use oncelog_wire::RequestBody as B;
 
 pub(crate) fn dispatch(
     broker: &mut Broker,
@@ -31,9 +32,7 @@ pub(crate) fn dispatch(
 ) {
     let version = prepared.version;
     match prepared.body {
-        B::Produce(produce) => {
-            produce::handle(broker, request, version, produce, prepared.batches)
-        }
+        B::Produce(produce) => produce::handle(broker, request, version, produce, prepared.batches),
         B::Fetch(fetch) => fetch::handle(broker, request, version, fetch),
         B::ApiVersions(ask) => api_versions::handle(broker, request, version, ask),
         B::ListOffsets(ask) => list_offsets::handle(broker, request, ask),
@@ -56,11 +55,26 @@ pub(crate) fn dispatch(
         B::DescribeConfigs(_)
         | B::DescribeCluster(_)
         | B::DescribeTopicPartitions(_)
-        | B::ListConfigResources(_) => admin::view(broker, request, version, prepared.body),
+        | B::ListConfigResources(_) => {
+            admin::view(broker, connection, request, version, prepared.body)
+        }
         B::Metadata(_) => metadata::handle(broker, connection, request, prepared),
         B::InitProducerId(_) => init_producer_id::handle(broker, connection, request, prepared),
         B::FindCoordinator(_) => find_coordinator::handle(broker, connection, request, prepared),
         _ => groups::handle(broker, connection, request, prepared),
+    }
+}
+
+/// A leader epoch as the wire has it: -1 is none.
+pub(crate) fn epoch(wire: i32) -> Option<i32> {
+    (wire >= 0).then_some(wire)
+}
+
+/// READ_COMMITTED is 1; everything else reads uncommitted, as in Kafka.
+pub(crate) fn isolation(wire: i8) -> Isolation {
+    match wire {
+        1 => Isolation::ReadCommitted,
+        _ => Isolation::ReadUncommitted,
     }
 }
 

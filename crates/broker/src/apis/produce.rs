@@ -20,11 +20,14 @@ use crate::prepare::{Prepared, PreparedBatch};
 use crate::timers::Timer;
 use crate::topics::PartitionKey;
 use crate::waiters::ParkedProduce;
-use oncelog_partition::AppendOutcome;
+use oncelog_partition::{RecordError, Rejection};
 use oncelog_wire::ErrorCode;
 use oncelog_wire::messages::produce_request::TopicProduceData;
-use oncelog_wire::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
-use oncelog_wire::messages::{ProduceRequest, ProduceResponse, RequestBody, ResponseBody};
+use oncelog_wire::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
+use oncelog_wire::messages::{ProduceRequest, ProduceResponse};
+use oncelog_wire::{RequestBody, ResponseBody};
 use std::collections::BTreeMap;
 
 /// acks=0: nothing is answered, and an error closes the connection (all a client can notice).
@@ -33,7 +36,10 @@ pub(crate) fn without_answer(broker: &mut Broker, connection: ConnectionId, prep
         return;
     };
     let response = append_all(broker, &produce, prepared.version, prepared.batches).response;
-    let mut partitions = response.responses.iter().flat_map(|t| &t.partition_responses);
+    let mut partitions = response
+        .responses
+        .iter()
+        .flat_map(|t| &t.partition_responses);
     if let Some(failed) = partitions.find(|partition| partition.error_code != 0) {
         let why = failed.error_message.clone().unwrap_or_default();
         let code = ErrorCode::from_code(failed.error_code);
@@ -89,10 +95,12 @@ fn append_all(
         };
         let topic_id = topic_id(broker, topic, version);
         for (place, partition) in topic.partition_data.iter().enumerate() {
-            let batch = batches.next().expect("prepare makes one batch per partition");
+            let batch = batches
+                .next()
+                .expect("prepare makes one batch per partition");
             let result = match (&refusal, topic_id) {
                 (Some(refusal), _) => Err(refusal.clone()),
-                (None, Err(error)) => Err((error, String::new())),
+                (None, Err(error)) => Err(rejection(error, String::new())),
                 (None, Ok(topic_id)) => {
                     let index = partition.index;
                     append(broker, PartitionKey { topic_id, index }, batch)
@@ -109,14 +117,22 @@ fn append_all(
     parked
 }
 
-fn refuse_all(produce: &ProduceRequest) -> Option<(ErrorCode, String)> {
+fn rejection(code: ErrorCode, message: String) -> Rejection {
+    Rejection {
+        code,
+        message,
+        record_errors: Vec::new(),
+    }
+}
+
+fn refuse_all(produce: &ProduceRequest) -> Option<Rejection> {
     if !matches!(produce.acks, -1..=1) {
         let why = format!("acks must be 0, 1 or -1 (all), not {}", produce.acks);
-        return Some((ErrorCode::InvalidRequiredAcks, why));
+        return Some(rejection(ErrorCode::InvalidRequiredAcks, why));
     }
     produce.transactional_id.as_ref().map(|_| {
         let why = "transactions are not implemented yet".to_owned();
-        (ErrorCode::TransactionalIdAuthorizationFailed, why)
+        rejection(ErrorCode::TransactionalIdAuthorizationFailed, why)
     })
 }
 
@@ -133,46 +149,50 @@ fn topic_id(
     known.ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
-type Appended = (AppendOutcome, PartitionKey, i64);
-
 fn append(
     broker: &mut Broker,
     key: PartitionKey,
     batch: PreparedBatch,
-) -> Result<Appended, (ErrorCode, String)> {
+) -> Result<Acknowledged, Rejection> {
     let now = broker.now;
     let Some(hosted) = broker.topics.get_mut(key) else {
-        return Err((ErrorCode::UnknownTopicOrPartition, String::new()));
+        return Err(rejection(ErrorCode::UnknownTopicOrPartition, String::new()));
     };
-    let batch = batch?;
+    let batch = batch.map_err(|(code, why)| rejection(code, why))?;
     let (records, bytes) = (batch.record_count(), batch.size_bytes());
-    let mut outcome = hosted
-        .partition
-        .append_from_client(now, batch)
-        .map_err(|rejection| (rejection.code, rejection.message))?;
-    let log_start = hosted.partition.log().start_offset();
+    let mut appended = hosted.partition.append_from_client(now, &batch)?;
+    let log_start = hosted.partition.log_start_offset();
     let high_watermark = hosted.partition.high_watermark();
-    match &mut outcome {
-        AppendOutcome::Appended(appended) => {
-            broker.counters.messages_in += u64::from(records);
-            broker.counters.bytes_in += bytes as u64;
-            let before = std::mem::take(&mut appended.before);
-            let append = appended.append.take().expect("an append has its disk operation");
-            broker.append(key, before, append, appended.last_offset);
-        }
-        AppendOutcome::Duplicate(duplicate) => {
-            broker.counters.duplicate_batches += 1;
-            duplicate.committed = high_watermark > duplicate.last_offset;
-        }
+    if appended.duplicate {
+        broker.counters.duplicate_batches += 1;
+    } else {
+        broker.counters.messages_in += u64::from(records);
+        broker.counters.bytes_in += bytes as u64;
     }
-    Ok((outcome, key, log_start))
+    let answer = Acknowledged {
+        base_offset: appended.base_offset,
+        log_append_time_ms: appended.append_time_ms,
+        log_start_offset: log_start,
+        // A duplicate whose original is committed has nothing to wait for.
+        wait: (appended.last_offset >= high_watermark).then_some((key, appended.last_offset + 1)),
+    };
+    broker.run(key, std::mem::take(&mut appended.work));
+    Ok(answer)
 }
 
 type Wait = (PartitionKey, i64);
 
+/// What a partition will answer once its watermark is reached.
+struct Acknowledged {
+    base_offset: i64,
+    log_append_time_ms: i64,
+    log_start_offset: i64,
+    wait: Option<Wait>,
+}
+
 fn answer_of(
     index: i32,
-    result: Result<Appended, (ErrorCode, String)>,
+    result: Result<Acknowledged, Rejection>,
 ) -> (PartitionProduceResponse, Option<Wait>) {
     let mut answer = PartitionProduceResponse {
         index,
@@ -182,16 +202,23 @@ fn answer_of(
         ..Default::default()
     };
     match result {
-        Err((code, why)) => {
-            answer.error_code = code.code();
+        Err(rejection) => {
+            answer.error_code = rejection.code.code();
+            let why = rejection.message;
             answer.error_message = (!why.is_empty()).then_some(why);
+            let record = |error: RecordError| BatchIndexAndErrorMessage {
+                batch_index: error.batch_index,
+                batch_index_error_message: Some(error.message),
+                ..Default::default()
+            };
+            answer.record_errors = rejection.record_errors.into_iter().map(record).collect();
             (answer, None)
         }
-        Ok((outcome, key, log_start_offset)) => {
-            answer.base_offset = outcome.base_offset();
-            answer.log_append_time_ms = outcome.log_append_time_ms();
-            answer.log_start_offset = log_start_offset;
-            (answer, Some((key, outcome.last_offset() + 1)))
+        Ok(acknowledged) => {
+            answer.base_offset = acknowledged.base_offset;
+            answer.log_append_time_ms = acknowledged.log_append_time_ms;
+            answer.log_start_offset = acknowledged.log_start_offset;
+            (answer, acknowledged.wait)
         }
     }
 }
@@ -255,7 +282,12 @@ fn fail_waiting(
     let Some(parked) = broker.waiters.produce.get_mut(&request) else {
         return;
     };
-    let failed: Vec<Wait> = parked.waiting.keys().copied().filter(|(key, _)| which(*key)).collect();
+    let failed: Vec<Wait> = parked
+        .waiting
+        .keys()
+        .copied()
+        .filter(|(key, _)| which(*key))
+        .collect();
     for wait in failed {
         let (topic, place) = parked.waiting.remove(&wait).expect("just listed");
         let answer = &mut parked.response.responses[topic].partition_responses[place];

@@ -25,6 +25,7 @@ mod admin;
 mod classic;
 mod config;
 mod deadlines;
+mod figures;
 mod group;
 pub mod offsets;
 mod records;
@@ -32,6 +33,7 @@ mod records;
 mod tests;
 
 pub use config::GroupConfig;
+pub use figures::GroupFigures;
 pub use records::ReplayError;
 
 use crate::seed::Seed;

@@ -1,0 +1,360 @@
+//! From a data directory to a running broker: recovery, in the order in which things depend on
+//! each other.
+//!
+//! 1. `meta.properties`: whose directory this is (made if the directory is new).
+//! 2. The clean-shutdown marker: noted and removed, before anything else is written.
+//! 3. The metadata log: replayed into the cluster state.
+//! 4. Every partition that the cluster state names; a directory that it does not name is set
+//!    aside (`-stray`), never deleted, unless the metadata log says that its topic was deleted.
+//! 5. The group shards: replayed from their partitions of `__consumer_offsets`.
+//!
+//! Idempotent: a crash anywhere in here leaves a directory that opens the same way again.
+
+use crate::broker::Broker;
+use crate::groups::{GroupHost, OFFSETS_TOPIC};
+use crate::housekeeping;
+use crate::limits;
+use crate::quorum::Quorum;
+use crate::shutdown::CLEAN_SHUTDOWN_FILE;
+use crate::topics::{PartitionKey, Topics};
+use oncelog_commitlog::{Disk, Log, LogConfig, read, recover};
+use oncelog_coordinator::cluster::{BrokerConfig, Cluster, MetadataRecord};
+use oncelog_coordinator::groups::GroupShard;
+use oncelog_coordinator::seed::Seed;
+use oncelog_partition::{Identity, Partition};
+use oncelog_wire::Uuid;
+use oncelog_wire::clock::Now;
+use oncelog_wire::records::Batches;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+const METADATA_DIR: &str = "__cluster_metadata-0";
+const META_PROPERTIES: &str = "meta.properties";
+
+/// A broker that is ready for its first input, and what its recovery found.
+pub struct Opened {
+    pub broker: Broker,
+    pub report: OpenReport,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct OpenReport {
+    pub cluster_id: String,
+    /// The last stop was a controlled shutdown.
+    pub clean: bool,
+    pub partitions: usize,
+    /// Lines for the operator: what was truncated, rebuilt or set aside.
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the data directory could not be read or written: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    MetadataLog(#[from] oncelog_commitlog::RecoveryError),
+    #[error(transparent)]
+    Partition(#[from] oncelog_partition::RecoveryError),
+    #[error(
+        "{META_PROPERTIES} says {found}, the configuration says {wanted}: this data directory \
+         belongs to another broker; correct node.id or log.dirs"
+    )]
+    NotOurs { found: String, wanted: String },
+    #[error("{META_PROPERTIES} cannot be understood: {0}")]
+    BadMeta(String),
+    #[error("the metadata log holds a record that cannot be understood: {0}")]
+    BadMetadata(String),
+    #[error("{dir} holds a record that cannot be understood: {why}")]
+    BadGroupRecord { dir: String, why: String },
+}
+
+/// What [`Broker::assemble`] is made of.
+pub(crate) struct Parts {
+    pub config: BrokerConfig,
+    pub now: Now,
+    pub seed: Seed,
+    pub topics: Topics,
+    pub cluster: Cluster,
+    pub quorum: Quorum,
+    pub groups: GroupHost,
+}
+
+/// Recovers everything below `disk` and returns a broker that is ready to serve.
+///
+/// `seed` feeds every random choice (topic ids, member ids, session ids); a host takes it from the
+/// operating system, a simulation from its own seed.
+pub fn open(
+    config: BrokerConfig,
+    disk: &dyn Disk,
+    now: Now,
+    seed: u64,
+) -> Result<Opened, OpenError> {
+    let mut seed = Seed::new(seed);
+    let mut report = OpenReport {
+        cluster_id: claim_directory(&config, disk, &mut seed)?,
+        clean: take_clean_marker(disk)?,
+        ..Default::default()
+    };
+    let mut cluster = Cluster::new(&config, report.cluster_id.clone());
+    let (quorum, removed) = open_metadata(disk, &mut cluster, &mut report, now)?;
+    let topics = open_partitions(&config, disk, &cluster, &mut report, now)?;
+    set_strays_aside(disk, &topics, &removed, &mut report)?;
+    let groups = load_groups(&config, disk, &topics, &mut seed, now)?;
+    report.partitions = topics.keys().len();
+    let mut broker = Broker::assemble(Parts {
+        config,
+        now,
+        seed,
+        topics,
+        cluster,
+        quorum,
+        groups,
+    });
+    crate::groups::settle_loaded(&mut broker);
+    housekeeping::begin(&mut broker);
+    Ok(Opened { broker, report })
+}
+
+/// Checks or writes `meta.properties`; returns the cluster id.
+fn claim_directory(
+    config: &BrokerConfig,
+    disk: &dyn Disk,
+    seed: &mut Seed,
+) -> Result<String, OpenError> {
+    if let Some(text) = read_text(disk, META_PROPERTIES)? {
+        let fields: BTreeMap<&str, &str> = text
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .collect();
+        let cluster_id = fields.get("cluster.id").filter(|id| !id.is_empty());
+        let (Some(cluster_id), Some(node_id)) = (cluster_id, fields.get("node.id")) else {
+            return Err(OpenError::BadMeta(
+                "cluster.id or node.id is missing".to_owned(),
+            ));
+        };
+        if *node_id != config.node_id.to_string() {
+            return Err(OpenError::NotOurs {
+                found: format!("node.id={node_id}"),
+                wanted: format!("node.id={}", config.node_id),
+            });
+        }
+        return Ok((*cluster_id).to_owned());
+    }
+    let cluster_id = seed.uuid().to_string();
+    let directory_id = seed.uuid();
+    let text = format!(
+        "version=1\ncluster.id={cluster_id}\nnode.id={}\ndirectory.id={directory_id}\n",
+        config.node_id
+    );
+    let temporary = format!("{META_PROPERTIES}.tmp");
+    disk.remove(&temporary)?;
+    disk.write_at(&temporary, 0, &[text.as_bytes()])?;
+    disk.sync(&temporary)?;
+    disk.rename(&temporary, META_PROPERTIES)?;
+    disk.sync_dir("")?;
+    Ok(cluster_id)
+}
+
+fn take_clean_marker(disk: &dyn Disk) -> Result<bool, OpenError> {
+    let clean = disk.len(CLEAN_SHUTDOWN_FILE)?.is_some();
+    if clean {
+        disk.remove(CLEAN_SHUTDOWN_FILE)?;
+        disk.sync_dir("")?;
+    }
+    Ok(clean)
+}
+
+/// Replays the metadata log; also returns the topics that it says were deleted.
+fn open_metadata(
+    disk: &dyn Disk,
+    cluster: &mut Cluster,
+    report: &mut OpenReport,
+    now: Now,
+) -> Result<(Quorum, BTreeSet<Uuid>), OpenError> {
+    let config = LogConfig {
+        cleanup_delete: false,
+        cleanup_compact: false,
+        flush_messages: 1,
+        ..Default::default()
+    };
+    let log = match disk.list(METADATA_DIR)?.is_empty() {
+        true => Log::create(METADATA_DIR, metadata_topic_id(), config, now).0,
+        false => {
+            let recovered = recover(disk, METADATA_DIR, config, report.clean, now)?;
+            report.notes.extend(recovered.report.notes(METADATA_DIR));
+            recovered.log
+        }
+    };
+    let mut removed = BTreeSet::new();
+    each_record(disk, &log, |_, value| {
+        let bad = |why: String| OpenError::BadMetadata(why);
+        let value = value.ok_or_else(|| bad("a record without a value".to_owned()))?;
+        let record = MetadataRecord::decode(value).map_err(|error| bad(error.to_string()))?;
+        if let MetadataRecord::RemoveTopic(topic) = &record {
+            removed.insert(topic.topic_id);
+        }
+        cluster
+            .replay(&record)
+            .map_err(|error| bad(error.to_string()))
+    })?;
+    Ok((Quorum::new(log), removed))
+}
+
+/// Kafka's well-known id of `__cluster_metadata`.
+fn metadata_topic_id() -> Uuid {
+    let mut bytes = [0; 16];
+    bytes[15] = 1;
+    Uuid(bytes)
+}
+
+fn open_partitions(
+    config: &BrokerConfig,
+    disk: &dyn Disk,
+    cluster: &Cluster,
+    report: &mut OpenReport,
+    now: Now,
+) -> Result<Topics, OpenError> {
+    let mut topics = Topics::default();
+    for topic in cluster.topics() {
+        topics.add_topic(&topic.name, topic.id);
+        let partition_config = crate::config::of_topic(cluster, config, &topic.name);
+        for (index, state) in topic.partitions.iter().enumerate() {
+            let identity = Identity {
+                topic: topic.name.as_str().into(),
+                index: index as i32,
+                topic_id: topic.id,
+                leader_epoch: state.leader_epoch,
+            };
+            let opened =
+                Partition::open(disk, identity, partition_config.clone(), report.clean, now)?;
+            report.notes.extend(opened.notes);
+            topics.add_partition(topic.id, opened.partition);
+        }
+    }
+    Ok(topics)
+}
+
+/// Partition directories that no topic claims: removed if their topic was deleted, else renamed.
+fn set_strays_aside(
+    disk: &dyn Disk,
+    topics: &Topics,
+    removed: &BTreeSet<Uuid>,
+    report: &mut OpenReport,
+) -> Result<(), OpenError> {
+    let claimed: BTreeSet<String> = topics
+        .iter()
+        .flat_map(|topic| (0..topic.partitions.len()).map(move |i| format!("{}-{i}", topic.name)))
+        .collect();
+    let mut changed = false;
+    for name in disk.list("")? {
+        if name.ends_with("-delete") {
+            disk.remove_dir(&name)?;
+            changed = true;
+            continue;
+        }
+        let Some(text) = read_text(disk, &format!("{name}/partition.metadata"))? else {
+            continue;
+        };
+        if claimed.contains(&name) || name == METADATA_DIR || name.ends_with("-stray") {
+            continue;
+        }
+        let id = text
+            .lines()
+            .find_map(|line| line.strip_prefix("topic_id: "));
+        let id: Option<Uuid> = id.and_then(|id| id.trim().parse().ok());
+        if id.is_some_and(|id| removed.contains(&id)) {
+            disk.remove_dir(&name)?;
+            report
+                .notes
+                .push(format!("{name}: its topic was deleted; removed"));
+        } else {
+            disk.rename(&name, &format!("{name}-stray"))?;
+            report.notes.push(format!(
+                "{name}: no topic claims it; renamed to {name}-stray"
+            ));
+        }
+        changed = true;
+    }
+    if changed {
+        disk.sync_dir("")?;
+    }
+    Ok(())
+}
+
+fn load_groups(
+    config: &BrokerConfig,
+    disk: &dyn Disk,
+    topics: &Topics,
+    seed: &mut Seed,
+    now: Now,
+) -> Result<GroupHost, OpenError> {
+    let Some(topic_id) = topics.id_of(OFFSETS_TOPIC) else {
+        return Ok(GroupHost::default());
+    };
+    let topic = topics.topic(topic_id).expect("just found");
+    let mut shards = Vec::new();
+    for index in 0..topic.partitions.len() as i32 {
+        let key = PartitionKey { topic_id, index };
+        let log = topics.get(key).expect("in range").partition.log();
+        let mut shard = GroupShard::new(config.group_config(), seed.fork());
+        each_record(disk, log, |record, value| {
+            shard
+                .replay(record, value, now)
+                .map_err(|why| OpenError::BadGroupRecord {
+                    dir: log.dir().to_owned(),
+                    why: why.to_string(),
+                })
+        })?;
+        shards.push(shard);
+    }
+    Ok(GroupHost::loaded(topic_id, shards))
+}
+
+/// Every record of a log, in order: key (empty if none) and value.
+fn each_record(
+    disk: &dyn Disk,
+    log: &Log,
+    mut visit: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), OpenError>,
+) -> Result<(), OpenError> {
+    let mut offset = log.start_offset();
+    while offset < log.end_offset() {
+        let slice = log.slice(offset, log.end_offset(), limits::LOAD_CHUNK_BYTES, true);
+        let Ok(Some(slice)) = slice else { break };
+        let bytes = read(disk, &slice)?;
+        let bad = |why: String| OpenError::Io(io::Error::new(io::ErrorKind::InvalidData, why));
+        let before = offset;
+        for batch in Batches::new(bytes) {
+            let batch = batch.map_err(|error| bad(format!("{}: {error}", log.dir())))?;
+            offset = batch.header.last_offset() + 1;
+            if batch.header.is_control() {
+                continue;
+            }
+            for record in batch
+                .records(limits::INTERNAL_BATCH_BYTES_MAX)
+                .map_err(|error| bad(error.to_string()))?
+            {
+                let record = record.map_err(|error| bad(error.to_string()))?;
+                visit(
+                    record.key.as_deref().unwrap_or_default(),
+                    record.value.as_deref(),
+                )?;
+            }
+        }
+        if offset == before {
+            return Err(bad(format!("{}: no batch at offset {offset}", log.dir())));
+        }
+    }
+    Ok(())
+}
+
+fn read_text(disk: &dyn Disk, file: &str) -> Result<Option<String>, OpenError> {
+    let Some(length) = disk.len(file)? else {
+        return Ok(None);
+    };
+    let mut bytes = vec![0; length.min(64 << 10) as usize];
+    let read = disk.read_at(file, 0, &mut bytes)?;
+    bytes.truncate(read);
+    let text =
+        String::from_utf8(bytes).map_err(|_| OpenError::BadMeta(format!("{file} is not text")))?;
+    Ok(Some(text))
+}

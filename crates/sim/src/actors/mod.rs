@@ -1,0 +1,93 @@
+//! The clients: small state machines that speak real frames, retry as real clients do, and tell
+//! the history what they were told.
+
+mod churn;
+mod consumer;
+mod producer;
+mod reader;
+mod session;
+
+use crate::history::{History, Violation};
+use crate::plan::Plan;
+use crate::world::{Event, Scheduler};
+use bytes::Bytes;
+use oncelog_broker::ConnectionId;
+pub use session::Session;
+
+pub const TOPIC: &str = "events";
+pub const GROUP: &str = "readers";
+
+#[derive(Debug)]
+pub enum ActorEvent {
+    Wake,
+    /// A whole answer, without its length.
+    Frame(ConnectionId, Bytes),
+    Closed(ConnectionId),
+}
+
+pub trait Actor {
+    fn on(&mut self, context: &mut Context, event: ActorEvent) -> Result<(), Violation>;
+    /// Nothing is left to do (asked once the world has healed).
+    fn done(&self) -> bool;
+    /// For a run that does not end.
+    fn describe(&self) -> String;
+}
+
+/// What an actor may use.
+pub struct Context<'a> {
+    pub id: usize,
+    pub scheduler: &'a mut Scheduler,
+    pub history: &'a mut History,
+    pub healed: bool,
+}
+
+impl Context<'_> {
+    pub fn wake_after_ms(&mut self, ms: u64) {
+        let id = self.id;
+        self.scheduler.after_ms(ms, Event::Wake(id));
+    }
+
+    pub fn trace(&mut self, line: impl FnOnce() -> String) {
+        let id = self.id;
+        self.scheduler.trace(|| format!("actor {id}: {}", line()));
+    }
+}
+
+/// Everybody who takes part from the start.
+pub fn cast(plan: &Plan) -> Vec<Box<dyn Actor>> {
+    let mut actors: Vec<Box<dyn Actor>> = Vec::new();
+    for number in 0..plan.idempotent_producers + plan.plain_producers {
+        let idempotent = number < plan.idempotent_producers;
+        let partition = number as i32 % plan.partitions;
+        let producer = producer::Producer::new(number, partition, idempotent, plan);
+        actors.push(Box::new(producer));
+    }
+    for number in 0..plan.consumers {
+        actors.push(Box::new(consumer::Consumer::new(number, plan)));
+    }
+    if plan.churn {
+        actors.push(Box::new(churn::Churn::new()));
+    }
+    actors
+}
+
+/// Fresh clients that look at everything once more when all is done.
+pub fn readers(plan: &Plan, history: &History) -> Vec<Box<dyn Actor>> {
+    vec![Box::new(reader::Reader::new(plan, history))]
+}
+
+/// The value of one record: whose, and which.
+pub fn value(producer: u32, number: u32) -> String {
+    format!("p{producer}:{number}")
+}
+
+/// Whether a value is an idempotent producer's (they come first in the cast).
+pub fn is_idempotent(value: &str, plan: &Plan) -> bool {
+    let producer = value
+        .strip_prefix('p')
+        .and_then(|rest| rest.split_once(':'));
+    producer.is_some_and(|(id, _)| {
+        id.parse()
+            .is_ok_and(|id: u32| id < plan.idempotent_producers)
+    })
+}

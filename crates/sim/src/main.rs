@@ -1,0 +1,67 @@
+//! `oncelog-sim`: runs seeds, each twice, and says how to replay the one that failed.
+
+use clap::Parser;
+use oncelog_sim::run;
+use std::process::ExitCode;
+
+/// Simulates whole worlds: one broker, its disk, its network and its clients per seed.
+#[derive(Parser)]
+struct Args {
+    /// How many seeds to run
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Run this seed alone and print its trace
+    #[arg(long)]
+    replay: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(seed) = args.replay {
+        return match run(seed, true) {
+            Ok(outcome) => {
+                println!("seed {seed}: {outcome:?}");
+                ExitCode::SUCCESS
+            }
+            Err(failure) => failed(seed, &failure),
+        };
+    }
+    let (mut events, mut acked, mut crashes, mut virtual_ms) = (0, 0, 0, 0);
+    for seed in args.from..args.from + args.seeds {
+        let outcome = match (run(seed, false), run(seed, false)) {
+            (Ok(first), Ok(second)) if first.trace_hash == second.trace_hash => first,
+            (Ok(first), Ok(second)) => {
+                eprintln!(
+                    "seed {seed} gave two different runs ({:016x}, {:016x}): something is not \
+                     deterministic",
+                    first.trace_hash, second.trace_hash
+                );
+                return ExitCode::FAILURE;
+            }
+            (Err(failure), _) | (_, Err(failure)) => return failed(seed, &failure),
+        };
+        events += outcome.events;
+        acked += outcome.acked;
+        crashes += outcome.crashes;
+        virtual_ms += outcome.virtual_ms;
+    }
+    println!(
+        "{} seeds, each twice with the same trace: {events} events, {:.1} simulated hours, \
+         {crashes} crashes, {acked} acknowledged records, no broken promise",
+        args.seeds,
+        virtual_ms as f64 / 3_600_000.0,
+    );
+    ExitCode::SUCCESS
+}
+
+fn failed(seed: u64, failure: &oncelog_sim::Failure) -> ExitCode {
+    eprintln!(
+        "seed {seed}, after {} ms: {}",
+        failure.at_ms, failure.violation
+    );
+    eprintln!("replay it with: cargo run --release -p oncelog-sim -- --replay {seed}");
+    ExitCode::FAILURE
+}

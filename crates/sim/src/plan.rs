@@ -1,0 +1,92 @@
+//! What a seed draws before its world begins. Every seed has its own mix, so that rare
+//! combinations (tiny segments and a crash during recovery) come up by themselves.
+
+use oncelog_commitlog::testing::Random;
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Broker properties, as in a configuration file.
+    pub properties: BTreeMap<String, String>,
+    pub partitions: i32,
+    pub idempotent_producers: u32,
+    pub plain_producers: u32,
+    pub consumers: u32,
+    /// Records that each producer sends.
+    pub records: u32,
+    /// Power cuts and kills, in virtual milliseconds from the start.
+    pub crashes: Vec<Crash>,
+    /// A connection breaks, on average, once in this many deliveries; 0 for never.
+    pub break_one_in: u64,
+    pub disk_delay_us_max: u64,
+    pub net_delay_us_max: u64,
+    /// A sync fails (EIO) after about this many syncs; 0 for never.
+    pub failing_sync_after: u64,
+    /// Consumers freeze now and then for longer than their session.
+    pub zombies: bool,
+    /// Topics are created and deleted all the time.
+    pub churn: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Crash {
+    pub at_ms: u64,
+    /// Unsynced writes are lost (a power cut) or kept (a killed process).
+    pub power_cut: bool,
+    pub down_ms: u64,
+    /// The recovery that follows is cut off after so many changes of the disk; 0 for not.
+    pub during_recovery: u64,
+    /// The next start follows a controlled shutdown instead of a crash.
+    pub controlled: bool,
+}
+
+impl Plan {
+    pub fn draw(random: &mut Random) -> Plan {
+        let mut properties = BTreeMap::new();
+        let mut set = |key: &str, value: u64| properties.insert(key.to_owned(), value.to_string());
+        set(
+            "log.segment.bytes",
+            *pick(random, &[1_024, 4_096, 16_384, 1 << 20]),
+        );
+        set("log.index.interval.bytes", *pick(random, &[64, 256, 4_096]));
+        set("offsets.topic.num.partitions", 1 + random.below(3));
+        set("file.delete.delay.ms", *pick(random, &[100, 60_000]));
+        set("log.flush.interval.messages", 1);
+        let crashes = (0..random.below(5)).map(|_| Crash::draw(random)).collect();
+        Plan {
+            properties,
+            partitions: 1 + random.below(3) as i32,
+            idempotent_producers: 1 + random.below(3) as u32,
+            plain_producers: random.below(3) as u32,
+            consumers: random.below(4) as u32,
+            records: 20 + random.below(200) as u32,
+            crashes,
+            break_one_in: *pick(random, &[0, 20, 100, 500]),
+            disk_delay_us_max: *pick(random, &[50, 1_000, 20_000]),
+            net_delay_us_max: *pick(random, &[50, 1_000, 30_000]),
+            failing_sync_after: *pick(random, &[0, 0, 0, 40, 200]),
+            zombies: random.one_in(2),
+            churn: random.one_in(3),
+        }
+    }
+}
+
+impl Crash {
+    fn draw(random: &mut Random) -> Crash {
+        Crash {
+            at_ms: random.below(20_000),
+            power_cut: !random.one_in(3),
+            down_ms: 1 + random.below(2_000),
+            during_recovery: if random.one_in(3) {
+                1 + random.below(12)
+            } else {
+                0
+            },
+            controlled: random.one_in(4),
+        }
+    }
+}
+
+fn pick<'a, T>(random: &mut Random, from: &'a [T]) -> &'a T {
+    &from[random.below(from.len() as u64) as usize]
+}

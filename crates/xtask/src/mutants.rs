@@ -1,0 +1,116 @@
+//! `cargo xtask mutants`: plants known bugs, one at a time, and demands that the simulator finds
+//! each of them. A check that cannot fail is no check.
+//!
+//! A mutant is a line of the product replaced by a wrong one, in a copy of the sources; if the line
+//! is not there any more, the mutant is out of date and that is a failure too. Nothing in the
+//! product knows of mutants.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+struct Mutant {
+    name: &'static str,
+    file: &'static str,
+    find: &'static str,
+    replace: &'static str,
+}
+
+/// Seeds within which each mutant must be found.
+const SEEDS: u32 = 400;
+
+const MUTANTS: &[Mutant] = &[];
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only the mutants whose names contain this
+    #[arg(long)]
+    only: Option<String>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let root = crate::root();
+    let copy = root.join("target/mutants/source");
+    copy_sources(&root, &copy)?;
+    let wanted = |mutant: &&Mutant| args.only.as_ref().is_none_or(|only| mutant.name.contains(only));
+    let mut missed = Vec::new();
+    for mutant in MUTANTS.iter().filter(wanted) {
+        let began = Instant::now();
+        let found = plant_and_hunt(&root, &copy, mutant)?;
+        let took = began.elapsed().as_secs();
+        match found {
+            Some(how) => println!("caught  {:<44} {how} ({took} s)", mutant.name),
+            None => {
+                println!("MISSED  {:<44} not within {SEEDS} seeds ({took} s)", mutant.name);
+                missed.push(mutant.name);
+            }
+        }
+    }
+    ensure!(missed.is_empty(), "the simulator does not find: {}", missed.join(", "));
+    Ok(())
+}
+
+/// Copies what git tracks (as it is in the working tree), so that the build has its own sources.
+fn copy_sources(root: &Path, copy: &Path) -> Result<()> {
+    let listed = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .args(["Cargo.toml", "Cargo.lock", "crates"])
+        .current_dir(root)
+        .output()
+        .context("git ls-files")?;
+    ensure!(listed.status.success(), "git ls-files failed");
+    for file in String::from_utf8(listed.stdout)?.lines() {
+        let (from, to) = (root.join(file), copy.join(file));
+        if !from.is_file() {
+            continue;
+        }
+        // Unchanged files keep their time, so that cargo builds only what differs.
+        let content = std::fs::read(&from)?;
+        if std::fs::read(&to).is_ok_and(|old| old == content) {
+            continue;
+        }
+        std::fs::create_dir_all(to.parent().context("a file has a directory")?)?;
+        std::fs::write(&to, content)?;
+    }
+    Ok(())
+}
+
+fn plant_and_hunt(root: &Path, copy: &Path, mutant: &Mutant) -> Result<Option<String>> {
+    let path: PathBuf = copy.join(mutant.file);
+    let original = std::fs::read_to_string(&path).with_context(|| mutant.file.to_owned())?;
+    ensure!(
+        original.matches(mutant.find).count() == 1,
+        "{}: its line does not stand exactly once in {}; bring the mutant up to date",
+        mutant.name,
+        mutant.file
+    );
+    std::fs::write(&path, original.replace(mutant.find, mutant.replace))?;
+    let result = hunt(root, copy);
+    std::fs::write(&path, original)?;
+    result.with_context(|| mutant.name.to_owned())
+}
+
+/// What the simulator says, if it finds something.
+fn hunt(root: &Path, copy: &Path) -> Result<Option<String>> {
+    let cargo = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO"));
+        command
+            .args(arguments)
+            .current_dir(copy)
+            .env("CARGO_TARGET_DIR", root.join("target/mutants/target"));
+        command
+    };
+    let built = cargo(&["build", "--release", "--quiet", "-p", "oncelog-sim"]).output()?;
+    if !built.status.success() {
+        bail!("the mutant does not build:\n{}", String::from_utf8_lossy(&built.stderr));
+    }
+    let binary = root.join("target/mutants/target/release/oncelog-sim");
+    let hunted = Command::new(binary).args(["--seeds", &SEEDS.to_string()]).output()?;
+    if hunted.status.success() {
+        return Ok(None);
+    }
+    let said = String::from_utf8_lossy(&hunted.stderr).into_owned();
+    let line = said.lines().find(|line| line.starts_with("seed ")).unwrap_or("it crashed");
+    Ok(Some(line.chars().take(140).collect()))
+}
