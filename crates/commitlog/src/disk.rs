@@ -48,3 +48,36 @@ pub trait Disk: Send + Sync {
     /// Removes a directory with all that is in it; fine if it is not there.
     fn remove_dir(&self, dir: &str) -> io::Result<()>;
 }
+
+/// Fills `buffer` from `position`; `ErrorKind::UnexpectedEof` if the file ends before.
+pub(crate) fn read_exact_at(
+    disk: &dyn Disk,
+    file: &str,
+    position: u64,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    let read = disk.read_at(file, position, buffer)?;
+    if read < buffer.len() {
+        let message = format!("{file} ends before byte {}", position + buffer.len() as u64);
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
+    }
+    Ok(())
+}
+
+/// The whole of a small file; `None` if there is none, an error if it is longer than `bytes_max`.
+pub(crate) fn read_file(
+    disk: &dyn Disk,
+    file: &str,
+    bytes_max: u64,
+) -> io::Result<Option<Vec<u8>>> {
+    let Some(length) = disk.len(file)? else {
+        return Ok(None);
+    };
+    if length > bytes_max {
+        let message = format!("{file} has {length} bytes, more than {bytes_max}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    let mut content = vec![0; length as usize];
+    read_exact_at(disk, file, 0, &mut content)?;
+    Ok(Some(content))
+}

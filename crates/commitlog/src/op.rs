@@ -9,9 +9,8 @@
 //!   files that nobody else has seen; a host runs them wherever they stall nobody.
 //! - Any error from an append or from steps stops the broker; it is not an outcome.
 
-use crate::disk::{Disk, FileName};
+use crate::disk::FileName;
 use bytes::Bytes;
-use std::io;
 
 #[derive(Clone, Debug)]
 pub enum DiskOp {
@@ -32,7 +31,8 @@ pub struct Append {
     pub header: [u8; 61],
     /// The batch from byte 61 on: a slice of the request frame.
     pub body: Bytes,
-    /// The file is new: a durable append also syncs its directory and the one above it.
+    /// The file's name may not be durable yet: a durable append also syncs the directories that
+    /// [`Append::dirs_to_sync`] names.
     pub create: bool,
     /// Completed only once `sync` returned for the file (earlier bytes of the file included).
     pub durable: bool,
@@ -42,13 +42,30 @@ pub struct Append {
 pub enum DiskStep {
     /// Replaces the file's content (index, snapshot, checkpoint): truncate to 0, write. Atomic
     /// replacement is spelled out as write to a temporary name, sync, rename, sync_dir.
-    Write { file: FileName, content: Bytes },
-    Sync { file: FileName },
-    SyncDir { dir: FileName },
-    Rename { from: FileName, to: FileName },
-    Remove { file: FileName },
-    RemoveDir { dir: FileName },
-    Truncate { file: FileName, length: u64 },
+    Write {
+        file: FileName,
+        content: Bytes,
+    },
+    Sync {
+        file: FileName,
+    },
+    SyncDir {
+        dir: FileName,
+    },
+    Rename {
+        from: FileName,
+        to: FileName,
+    },
+    Remove {
+        file: FileName,
+    },
+    RemoveDir {
+        dir: FileName,
+    },
+    Truncate {
+        file: FileName,
+        length: u64,
+    },
 }
 
 #[derive(Debug)]

@@ -1,0 +1,451 @@
+//! Segment by segment: what is trusted is looked at briefly, the rest is scanned.
+
+use super::directory::{self, FoundSegment};
+use super::{RecoveryError, RecoveryReport, Result};
+use crate::checkpoint::{Checkpoint, Point};
+use crate::config::LogConfig;
+use crate::disk::{Disk, read_file};
+use crate::epochs::LeaderEpochs;
+use crate::execute::execute_step;
+use crate::index::{IndexFile, IndexedBatch, NO_TIMESTAMP, SegmentIndex, TimeIndexFile};
+use crate::limits;
+use crate::log::replace_file;
+use crate::op::DiskStep;
+use crate::scan::{Flaw, Found, Scanner, read_header};
+use crate::segment::Segment;
+use oncelog_wire::clock::Now;
+
+/// A sealed segment's index that says nothing of this much at the segment's end is incomplete: it
+/// was written while the segment still grew.
+const UNINDEXED_BYTES_MAX: u64 = 64 << 10;
+
+pub(super) struct Loader<'a> {
+    pub disk: &'a dyn Disk,
+    pub dir: &'a str,
+    pub config: &'a LogConfig,
+    pub now: Now,
+    pub report: &'a mut RecoveryReport,
+    pub epochs: &'a mut LeaderEpochs,
+}
+
+/// How offsets must go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offsets {
+    /// Every batch begins where the one before it ended.
+    Gapless,
+    /// Compaction may have left gaps.
+    Rising,
+}
+
+impl Loader<'_> {
+    /// Trusts what the checkpoint vouches for, scans the rest. The last segment returned is the
+    /// active one.
+    pub fn load_checkpointed(
+        &mut self,
+        found: &[FoundSegment],
+        checkpoint: &Checkpoint,
+    ) -> Result<Vec<Segment>> {
+        let point = checkpoint.recovery_point;
+        let below = found.partition_point(|s| s.base_offset < point.segment);
+        let (sealed, tail) = found.split_at(below);
+        let mut segments = Vec::new();
+        for segment in sealed {
+            segments.push(self.load_sealed(segment)?);
+        }
+        self.load_tail(tail, point, Offsets::Gapless, &mut segments)?;
+        Ok(segments)
+    }
+
+    /// No checkpoint: scans everything, or after a clean shutdown trusts everything.
+    pub fn load_all(&mut self, found: &[FoundSegment], trusted: bool) -> Result<Vec<Segment>> {
+        // Kafka's cleaner leaves empty segments behind; only the last one may be empty here.
+        let last = found.last().map(|segment| segment.base_offset);
+        let stays = |s: &FoundSegment| s.bytes > 0 || Some(s.base_offset) == last;
+        let (found, empty): (Vec<_>, Vec<_>) = found.iter().copied().partition(stays);
+        let empty: Vec<i64> = empty.iter().map(|segment| segment.base_offset).collect();
+        directory::remove_segments(self.disk, self.dir, &empty)?;
+        let Some((last, before)) = found.split_last() else {
+            return Ok(vec![Segment::new(0, self.now.wall_ms)]);
+        };
+        let mut segments = Vec::new();
+        if trusted {
+            for segment in before {
+                segments.push(self.load_sealed(segment)?);
+            }
+            segments.push(self.load_trusted(last, last.bytes, None)?);
+            return Ok(segments);
+        }
+        let first = found[0].base_offset;
+        let start = Point {
+            offset: first,
+            segment: first,
+            position: 0,
+        };
+        self.load_tail(&found, start, Offsets::Rising, &mut segments)?;
+        Ok(segments)
+    }
+
+    /// A segment that is complete and synced: its index files are checked, or written anew.
+    fn load_sealed(&mut self, found: &FoundSegment) -> Result<Segment> {
+        if let Some(segment) = self.check_sealed(found)? {
+            return Ok(segment);
+        }
+        let mut segment =
+            self.scan_headers(found, found.bytes, SegmentIndex::new(found.base_offset), 0)?;
+        self.seal(&mut segment)?;
+        Ok(segment)
+    }
+
+    /// What the index files and a few headers say of a sealed segment; `None` if the index files
+    /// are missing, incomplete or do not fit.
+    fn check_sealed(&self, found: &FoundSegment) -> Result<Option<Segment>> {
+        let mut segment = Segment::new(found.base_offset, self.now.wall_ms);
+        segment.size = found.bytes;
+        segment.index = None;
+        let log_file = segment.log_file(self.dir);
+        let io = RecoveryError::io(&log_file);
+        let (index_file, times_file) = (
+            segment.index_file(self.dir),
+            segment.time_index_file(self.dir),
+        );
+        let index = IndexFile::open(self.disk, &index_file, found.base_offset).map_err(&io)?;
+        let times = TimeIndexFile::open(self.disk, &times_file, found.base_offset).map_err(&io)?;
+        let (Some(index), Some(times)) = (index, times) else {
+            return Ok(None);
+        };
+        let (Ok(entry), Ok(time)) = (index.last(), times.last()) else {
+            return Ok(None);
+        };
+        let first = read_header(self.disk, &log_file, 0).map_err(&io)?;
+        let Some(first) = first.filter(|header| header.base_offset >= found.base_offset) else {
+            return Ok(None); // the scan that follows says what is wrong
+        };
+        let from = entry.map_or(0, |entry| entry.position);
+        if from >= found.bytes {
+            return Ok(None);
+        }
+        let chunk = limits::LOCATE_CHUNK_BYTES;
+        let mut scanner = Scanner::new(self.disk, &log_file, from, found.bytes, chunk);
+        let mut max_timestamp = NO_TIMESTAMP;
+        let mut unindexed_from = None;
+        while let Some(step) = scanner.next().map_err(&io)? {
+            let Ok(batch) = step else { return Ok(None) };
+            let is_first = unindexed_from.is_none();
+            if is_first && entry.is_some_and(|e| e.last_offset != batch.header.last_offset()) {
+                return Ok(None);
+            }
+            let unindexed_from = *unindexed_from.get_or_insert(batch.end());
+            if !is_first && batch.position - unindexed_from > UNINDEXED_BYTES_MAX {
+                return Ok(None);
+            }
+            max_timestamp = max_timestamp.max(batch.header.max_timestamp);
+            segment.next_offset = batch.header.next_offset();
+        }
+        let indexed_max = time.map_or(NO_TIMESTAMP, |time| time.timestamp);
+        if max_timestamp.max(first.max_timestamp) > indexed_max {
+            return Ok(None);
+        }
+        segment.first_timestamp = first.max_timestamp;
+        segment.max_timestamp = time.unwrap_or(segment.max_timestamp);
+        Ok(Some(segment))
+    }
+
+    /// A segment that may go on: trusted up to `limit`, indexed in memory. `expected`: the offset
+    /// that the trusted part must end before.
+    fn load_trusted(
+        &mut self,
+        found: &FoundSegment,
+        limit: u64,
+        expected: Option<i64>,
+    ) -> Result<Segment> {
+        let names = Segment::new(found.base_offset, 0);
+        let bytes_max = limits::CHECKPOINT_FILE_BYTES_MAX;
+        let read = |file: &str| match read_file(self.disk, file, bytes_max) {
+            Ok(content) => content,
+            Err(_) => None, // rebuilt from the log, which will say so if the disk is at fault
+        };
+        let offsets = read(&names.index_file(self.dir));
+        let times = read(&names.time_index_file(self.dir));
+        if let (Some(offsets), Some(times)) = (offsets, times) {
+            let (index, from) = SegmentIndex::resume(found.base_offset, &offsets, &times, limit);
+            let fits = |segment: &Segment| expected.is_none_or(|e| e == segment.next_offset);
+            if from > 0
+                && let Ok(segment) = self.scan_headers(found, limit, index, from)
+                && fits(&segment)
+            {
+                return Ok(segment);
+            }
+        }
+        let index = SegmentIndex::new(found.base_offset);
+        let segment = self.scan_headers(found, limit, index, 0)?;
+        match expected {
+            Some(expected) if expected != segment.next_offset => Err(RecoveryError::Damaged {
+                file: segment.log_file(self.dir).to_string(),
+                position: limit,
+                what: format!(
+                    "the batches end before offset {}, the checkpoint says {expected}",
+                    segment.next_offset
+                ),
+            }),
+            _ => Ok(segment),
+        }
+    }
+
+    /// Goes on with `index` over the headers of a trusted part, from `from` to exactly `limit`.
+    fn scan_headers(
+        &self,
+        found: &FoundSegment,
+        limit: u64,
+        index: SegmentIndex,
+        from: u64,
+    ) -> Result<Segment> {
+        let mut segment = Segment::new(found.base_offset, self.now.wall_ms);
+        let file = segment.log_file(self.dir);
+        let io = RecoveryError::io(&file);
+        let damaged = |position, what: String| RecoveryError::Damaged {
+            file: file.to_string(),
+            position,
+            what,
+        };
+        let last_indexed = index.floor(i64::MAX);
+        segment.index = Some(index);
+        segment.size = from;
+        if from > 0 {
+            let first = read_header(self.disk, &file, 0).map_err(&io)?;
+            let first = first.ok_or_else(|| damaged(0, "no batch".to_owned()))?;
+            segment.first_timestamp = first.max_timestamp;
+        }
+        let chunk = limits::SCAN_CHUNK_BYTES;
+        let mut scanner = Scanner::new(self.disk, &file, from, limit, chunk);
+        while let Some(step) = scanner.next().map_err(&io)? {
+            let batch = step.map_err(|flaw| damaged(flaw.position, flaw.what))?;
+            let resumed = from > 0 && batch.position == from;
+            if resumed && last_indexed.is_some_and(|e| e.last_offset != batch.header.last_offset())
+            {
+                return Err(damaged(
+                    from,
+                    "another batch than the index says".to_owned(),
+                ));
+            }
+            check_offset(&segment, &batch, Offsets::Rising)
+                .map_err(|flaw| damaged(flaw.position, flaw.what))?;
+            grow(
+                &mut segment,
+                &batch,
+                resumed,
+                self.config.index_interval_bytes,
+            );
+        }
+        Ok(segment)
+    }
+
+    /// Scans from `point` on and checks every batch; ends the log before the first that does not
+    /// check.
+    fn load_tail(
+        &mut self,
+        found: &[FoundSegment],
+        point: Point,
+        offsets: Offsets,
+        segments: &mut Vec<Segment>,
+    ) -> Result<()> {
+        let mut next_offset = point.offset;
+        for (i, candidate) in found.iter().enumerate() {
+            let trusted = match candidate.base_offset == point.segment {
+                true => point.position,
+                false => 0,
+            };
+            let base = candidate.base_offset;
+            let follows_on = trusted > 0
+                || base == next_offset
+                || (offsets == Offsets::Rising && base > next_offset);
+            if !follows_on {
+                let note = format!("nothing continues the log at offset {next_offset}");
+                self.remove_from(&found[i..], note)?;
+                break;
+            }
+            let expected = (trusted > 0).then_some(point.offset);
+            let mut segment = match trusted {
+                0 => Segment::new(base, self.now.wall_ms),
+                limit => self.load_trusted(candidate, limit, expected)?,
+            };
+            let flaw = self.scan(&mut segment, candidate.bytes, offsets)?;
+            next_offset = segment.next_offset;
+            if let Some(flaw) = flaw {
+                self.cut(&segment, candidate, &found[i + 1..], &flaw)?;
+                segments.push(segment);
+                break;
+            }
+            segments.push(segment);
+        }
+        let continues = segments.last().is_some_and(|s| s.index.is_some());
+        if !continues {
+            segments.push(Segment::new(next_offset, self.now.wall_ms));
+        }
+        self.finish_tail(segments, found, point)
+    }
+
+    /// Checks the batches of a segment past `segment.size`, and takes those that check.
+    fn scan(
+        &mut self,
+        segment: &mut Segment,
+        bytes: u64,
+        offsets: Offsets,
+    ) -> Result<Option<Flaw>> {
+        let file = segment.log_file(self.dir);
+        let io = RecoveryError::io(&file);
+        let from = segment.size;
+        let chunk = limits::SCAN_CHUNK_BYTES;
+        let mut scanner = Scanner::new(self.disk, &file, from, bytes, chunk);
+        let mut flaw = None;
+        while let Some(step) = scanner.next_checked().map_err(&io)? {
+            let checked =
+                step.and_then(|batch| check_offset(segment, &batch, offsets).map(|()| batch));
+            match checked {
+                Ok(batch) => {
+                    let header = &batch.header;
+                    self.epochs
+                        .assign(header.partition_leader_epoch, header.base_offset);
+                    grow(segment, &batch, false, self.config.index_interval_bytes);
+                }
+                Err(found) => {
+                    flaw = Some(found);
+                    break;
+                }
+            }
+        }
+        self.report.scanned_bytes += segment.size - from;
+        Ok(flaw)
+    }
+
+    /// Ends the log where `segment` ends, before the flaw.
+    fn cut(
+        &mut self,
+        segment: &Segment,
+        found: &FoundSegment,
+        after: &[FoundSegment],
+        flaw: &Flaw,
+    ) -> Result<()> {
+        let bytes = found.bytes - segment.size;
+        let note = format!(
+            "cut {bytes} bytes off the segment at {}, from offset {} on (byte {}: {})",
+            found.base_offset, segment.next_offset, flaw.position, flaw.what
+        );
+        self.remove_from(after, note)?;
+        self.report.truncated_bytes += bytes;
+        let file = segment.log_file(self.dir);
+        let io = RecoveryError::io(&file);
+        self.disk.truncate(&file, segment.size).map_err(&io)?;
+        self.disk.sync(&file).map_err(&io)
+    }
+
+    /// Removes what stands behind the log's end.
+    fn remove_from(&mut self, after: &[FoundSegment], note: String) -> Result<()> {
+        let bytes: u64 = after.iter().map(|segment| segment.bytes).sum();
+        self.report.truncated_bytes += bytes;
+        self.report.note(match after.len() {
+            0 => note,
+            count => format!("{note}; removed {count} segments after it, {bytes} bytes"),
+        });
+        let bases: Vec<i64> = after.iter().map(|segment| segment.base_offset).collect();
+        directory::remove_segments(self.disk, self.dir, &bases)
+    }
+
+    /// Makes the scanned part durable, and its sealed segments' indexes.
+    fn finish_tail(
+        &mut self,
+        segments: &mut [Segment],
+        found: &[FoundSegment],
+        point: Point,
+    ) -> Result<()> {
+        let mut scanned = false;
+        for segment in segments.iter() {
+            let exists = found.iter().any(|f| f.base_offset == segment.base_offset);
+            let trusted = match segment.base_offset == point.segment {
+                true => point.position,
+                false => 0,
+            };
+            if exists && segment.size > trusted {
+                let file = segment.log_file(self.dir);
+                self.disk.sync(&file).map_err(RecoveryError::io(&file))?;
+                scanned = true;
+            }
+        }
+        if scanned {
+            self.disk
+                .sync_dir(self.dir)
+                .map_err(RecoveryError::io(self.dir))?;
+        }
+        let Some((_, sealed)) = segments.split_last_mut() else {
+            return Ok(());
+        };
+        for segment in sealed.iter_mut().filter(|segment| segment.index.is_some()) {
+            self.seal(segment)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the index files of a segment that gets no more batches.
+    fn seal(&mut self, segment: &mut Segment) -> Result<()> {
+        let mut index = segment
+            .index
+            .take()
+            .expect("a scanned segment has its index");
+        index.seal();
+        let dir = self.dir;
+        let mut steps = replace_file(segment.index_file(dir), index.offset_bytes());
+        steps.extend(replace_file(
+            segment.time_index_file(dir),
+            index.time_bytes(),
+        ));
+        steps.push(DiskStep::SyncDir { dir: dir.into() });
+        for step in &steps {
+            execute_step(self.disk, step).map_err(RecoveryError::io(dir))?;
+        }
+        self.report.rebuilt_indexes += 1;
+        Ok(())
+    }
+}
+
+/// Whether a batch may follow what the segment holds.
+fn check_offset(
+    segment: &Segment,
+    batch: &Found,
+    offsets: Offsets,
+) -> std::result::Result<(), Flaw> {
+    let (base, expected) = (batch.header.base_offset, segment.next_offset);
+    let fits = batch.header.last_offset() - segment.base_offset <= i64::from(i32::MAX);
+    let follows = match offsets {
+        Offsets::Gapless => base == expected,
+        Offsets::Rising => base >= expected,
+    };
+    if follows && fits && batch.end() <= limits::SEGMENT_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Flaw {
+        position: batch.position,
+        what: format!("a batch at offset {base} where {expected} is expected"),
+    })
+}
+
+fn grow(segment: &mut Segment, batch: &Found, resumed: bool, interval_bytes: u64) {
+    let indexed = IndexedBatch {
+        position: batch.position,
+        size: batch.size(),
+        last_offset: batch.header.last_offset(),
+        max_timestamp: batch.header.max_timestamp,
+    };
+    if batch.position == 0 {
+        segment.first_timestamp = batch.header.max_timestamp;
+    }
+    let index = segment
+        .index
+        .as_mut()
+        .expect("a segment that grows has its index");
+    match resumed {
+        true => index.push_resumed(&indexed),
+        false => index.push(&indexed, interval_bytes),
+    }
+    segment.max_timestamp = index.max_timestamp();
+    segment.size = batch.end();
+    segment.next_offset = batch.header.next_offset();
+}
