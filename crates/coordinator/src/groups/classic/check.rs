@@ -24,6 +24,14 @@ impl ClassicGroup {
         }
         if self.state == State::Empty {
             assert!(self.members.is_empty(), "{at}: members");
+            if self.generation > 0 {
+                let committed = self
+                    .committed
+                    .as_ref()
+                    .expect("an empty generation is written");
+                assert_eq!(committed.generation, self.generation, "{at}: generation");
+                assert!(committed.members.is_empty(), "{at}: members in the record");
+            }
         }
         for (instance_id, member_id) in &self.static_members {
             let member = &self.members[member_id];

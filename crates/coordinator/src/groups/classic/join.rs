@@ -14,7 +14,9 @@
 //!
 //! Deviations from Kafka: the first refused Join does not create a group; a Join that replaces a
 //! parked one of the same member answers the older with REBALANCE_IN_PROGRESS, where Kafka lets
-//! it run into the client's timeout.
+//! it run into the client's timeout; a static member that is replaced has its new process's client
+//! id and host, where Kafka keeps the old ones; an absent static member alone is looked for again
+//! after a second at least.
 
 use super::Step;
 use super::group::{ClassicGroup, State};

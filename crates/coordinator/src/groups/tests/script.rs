@@ -50,7 +50,6 @@ use std::fmt::Write;
 type Result<T = String> = std::result::Result<T, Box<dyn Error>>;
 
 #[test]
-#[allow(clippy::disallowed_methods)]
 fn scripts() {
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/groups");
     let mut paths: Vec<_> = std::fs::read_dir(&dir)
