@@ -1,0 +1,180 @@
+//! What a partition does between requests: expire producers, flush, delete and compact old
+//! segments, checkpoint its producers, shut down; and what the completion of disk work means.
+//!
+//! Deliberately without a timer of its own: the broker calls [`Partition::housekeeping`] at
+//! [`Partition::next_deadline`] or at any other time, and a call that finds nothing due is cheap.
+
+use crate::partition::{Completes, Partition, Work};
+use crate::snapshot;
+use oncelog_commitlog::{CompactionPlan, DiskOp, DiskOutcome, DiskStep, FileName};
+use oncelog_wire::clock::{Instant, Now};
+
+/// How often idle producers are looked for, at most; Kafka's
+/// `producer.id.expiration.check.interval.ms`.
+const EXPIRY_CHECK_MS: i64 = 600_000;
+
+/// Idle times of producers live in snapshots: without one now and then, a broker that is killed
+/// every few minutes would never expire anybody.
+const SNAPSHOT_MS: i64 = 60 * 60 * 1000;
+
+/// What a completion has changed.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// The high watermark moved up to here: answer who waits for it.
+    pub high_watermark: Option<i64>,
+    /// Follow-up work.
+    pub work: Vec<Work>,
+}
+
+impl Partition {
+    /// Takes in that a piece of [`Work`] is done. `durable`: the operation ended with a sync.
+    pub fn work_done(&mut self, now: Now, completes: Completes, outcome: DiskOutcome) -> Done {
+        let mut done = Done::default();
+        match completes {
+            Completes::Nothing => {}
+            Completes::Append { last_offset } => {
+                let before = self.high_watermark();
+                let high_watermark = self.log.append_done(last_offset);
+                assert!(
+                    high_watermark >= before,
+                    "the high watermark never goes down"
+                );
+                done.high_watermark = (high_watermark > before).then_some(high_watermark);
+            }
+            Completes::Compaction => {
+                let DiskOutcome::Compacted(outcome) = outcome else {
+                    panic!("a compaction ended with {outcome:?}");
+                };
+                let ops = self.log.apply_compaction(*outcome, now);
+                done.work.extend(ops.into_iter().map(Work::unwatched));
+            }
+        }
+        self.assert_invariants();
+        done
+    }
+
+    /// The operation behind [`Completes::Compaction`] failed, which only reads and writes files
+    /// that nobody uses: the log is as it was, and a later housekeeping tries again.
+    pub fn compaction_failed(&mut self, now: Now) {
+        self.log.compaction_failed(now);
+    }
+
+    /// Whatever is due now.
+    pub fn housekeeping(&mut self, now: Now) -> Vec<Work> {
+        let mut ops = Vec::new();
+        self.expire_producers(now.instant);
+        let deleted = self.log.apply_retention(now, self.high_watermark());
+        ops.extend(self.start_moved(now.instant, deleted));
+        // With the log's own checkpoint, so that a crash replays no more than it re-scans.
+        if self.log.checkpoint_due() || self.snapshot_deadline() <= now.instant {
+            ops.push(self.take_snapshot(now.instant, self.high_watermark(), false));
+        }
+        ops.extend(self.log.work_due(now));
+        let mut work: Vec<Work> = ops.into_iter().map(Work::unwatched).collect();
+        if let Some(plan) = self.compaction_plan(now) {
+            work.push(Work {
+                op: DiskOp::Compact(Box::new(plan)),
+                completes: Completes::Compaction,
+            });
+        }
+        self.assert_invariants();
+        work
+    }
+
+    /// When to call [`Partition::housekeeping`] next; [`Instant::NEVER`] if nothing will be due.
+    pub fn next_deadline(&self) -> Instant {
+        let mut deadline = self.log.next_deadline().min(self.snapshot_deadline());
+        if !self.producers.is_empty() {
+            deadline = deadline.min(self.next_expiry);
+        }
+        deadline
+    }
+
+    /// The last work of a clean shutdown: indexes, everything synced, producers at the log's end.
+    ///
+    /// # Panics
+    /// If an append is still on its way to the disk: shut down after the last completion.
+    pub fn shut_down(&mut self, now: Now) -> Vec<Work> {
+        assert!(self.is_idle(), "appends are in flight");
+        let mut ops = self.log.shut_down();
+        ops.push(self.take_snapshot(now.instant, self.log.end_offset(), false));
+        ops.into_iter().map(Work::unwatched).collect()
+    }
+
+    /// Deletes the partition: steps that rename its directory, and the new name, which the caller
+    /// removes after `file.delete.delay.ms`.
+    ///
+    /// # Panics
+    /// If an append is still on its way to the disk.
+    pub fn delete(self) -> (Vec<DiskStep>, FileName) {
+        self.log.delete(self.identity.topic_id)
+    }
+
+    /// Compaction keeps every batch of a producer's window, without records if need be, so that
+    /// the log alone can rebuild the window. (Kafka keeps the last one.)
+    fn compaction_plan(&mut self, now: Now) -> Option<CompactionPlan> {
+        let limit = self.last_stable_offset();
+        self.log.dirty_ratio(now, limit)?;
+        let states = self.producers.iter().map(|(_, state)| state);
+        let entries = states.flat_map(|state| state.window.entries());
+        let keep_batches = entries.map(|entry| entry.last_offset).collect();
+        self.log.compaction_plan(now, limit, keep_batches)
+    }
+
+    fn expire_producers(&mut self, now: Instant) {
+        if now >= self.next_expiry {
+            let expiration_ms = self.config.producer_id_expiration_ms;
+            self.producers.expire(now, expiration_ms);
+            self.next_expiry = next_expiry(now, expiration_ms);
+        }
+    }
+
+    /// What goes with `deletion`, the work that moved the log's start.
+    ///
+    /// First a snapshot at or past the new start, if there is none yet: producers are rebuilt
+    /// from a snapshot and *every* batch above it. With a hole between the two, a producer's last
+    /// sequence would be too low, and its next batch refused for ever.
+    pub(crate) fn start_moved(&mut self, now: Instant, deletion: Vec<DiskOp>) -> Vec<DiskOp> {
+        if deletion.is_empty() {
+            return deletion;
+        }
+        let mut ops = Vec::new();
+        let start = self.log.start_offset();
+        if self.snapshots.newest().is_none_or(|newest| newest < start) {
+            ops.push(self.take_snapshot(now, self.high_watermark(), false));
+        }
+        ops.extend(deletion);
+        let steps = self.snapshots.prune(start);
+        if !steps.is_empty() {
+            ops.push(DiskOp::Steps(steps));
+        }
+        ops
+    }
+
+    /// Writes the producers as they are below `offset`, and removes snapshots that this makes
+    /// useless.
+    pub(crate) fn take_snapshot(
+        &mut self,
+        now: Instant,
+        offset: i64,
+        begins_segment: bool,
+    ) -> DiskOp {
+        self.snapshot_taken = now;
+        let content = snapshot::encode(&self.producers.below(offset), now);
+        let mut steps = self.snapshots.write(offset, begins_segment, content);
+        steps.extend(self.snapshots.prune(self.log.start_offset()));
+        DiskOp::Steps(steps)
+    }
+
+    /// Without producers there are no idle times to keep.
+    fn snapshot_deadline(&self) -> Instant {
+        match self.producers.is_empty() {
+            true => Instant::NEVER,
+            false => self.snapshot_taken.plus_ms(SNAPSHOT_MS),
+        }
+    }
+}
+
+pub(crate) fn next_expiry(now: Instant, expiration_ms: i64) -> Instant {
+    now.plus_ms(expiration_ms.clamp(1, EXPIRY_CHECK_MS))
+}

@@ -1,0 +1,275 @@
+//! A partition's beginning: made anew, or found on disk.
+//!
+//! Opening recovers the log first (which truncates it at the first bad batch past its recovery
+//! point), then loads the newest snapshot at or below the log's end, and applies the headers of
+//! the batches above it: the same [`crate::Producers::apply`] as when they were appended. So
+//! the duplicate window is whole after a clean shutdown (the snapshot is at the log's end), after
+//! kill -9 and after a power cut (an older snapshot and a longer replay).
+//!
+//! Snapshots that cannot be used are removed durably before the log can grow again: a corrupt one,
+//! because an older one or the whole log serves; one past the log's end, because it describes
+//! batches that are lost, and would be believed once other batches had taken their offsets.
+//!
+//! This is the one place of the crate that touches a disk itself: nothing else runs before a
+//! partition is open.
+
+use crate::config::PartitionConfig;
+use crate::housekeeping;
+use crate::partition::{Identity, Partition};
+use crate::producers::Producers;
+use crate::snapshot;
+use crate::snapshot_files::{SUFFIX, SnapshotFiles, TEMPORARY_SUFFIX, offset_of};
+use oncelog_commitlog::{Disk, DiskOp, Log, replay_headers};
+use oncelog_wire::Uuid;
+use oncelog_wire::clock::{Instant, Now};
+use std::io;
+use thiserror::Error;
+
+/// A partition larger than this many bytes of producers is no snapshot of ours.
+const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+
+#[derive(Debug)]
+pub struct Created {
+    pub partition: Partition,
+    /// Makes the directory durable; nobody needs to wait for it before appending.
+    pub ops: Vec<DiskOp>,
+}
+
+#[derive(Debug)]
+pub struct Opened {
+    pub partition: Partition,
+    /// What was found amiss and how it was dealt with, for the operator's log.
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, Error)]
+pub enum RecoveryError {
+    /// A topic of the same name that was deleted, most likely.
+    #[error("{dir} belongs to the topic with id {found}, not {expected}; move it away")]
+    AnotherTopic {
+        dir: String,
+        expected: Uuid,
+        found: Uuid,
+    },
+    #[error(transparent)]
+    Log(#[from] oncelog_commitlog::RecoveryError),
+    #[error("{dir}: {source}")]
+    Io { dir: String, source: io::Error },
+    /// Written by something that has transactions; this version would lose track of them.
+    #[error(
+        "{dir}: the batch at offset {offset} is transactional, and transactions are not implemented yet"
+    )]
+    Transactional { dir: String, offset: i64 },
+}
+
+impl Partition {
+    /// A new, empty partition.
+    pub fn create(identity: Identity, config: PartitionConfig, now: Now) -> Created {
+        let dir = identity.dir();
+        let (log, ops) = Log::create(&dir, identity.topic_id, config.log.clone(), now);
+        let snapshots = SnapshotFiles::new(dir.into());
+        let producers = Producers::default();
+        let partition = Partition::assemble(identity, config, log, producers, snapshots, now);
+        Created { partition, ops }
+    }
+
+    /// The partition that is on `disk`, in the directory that its identity names.
+    ///
+    /// `clean`: the broker's last shutdown was one, so that the log need not be scanned.
+    pub fn open(
+        disk: &dyn Disk,
+        identity: Identity,
+        config: PartitionConfig,
+        clean: bool,
+        now: Now,
+    ) -> Result<Opened, RecoveryError> {
+        let dir = identity.dir();
+        let log_config = config.log.clone();
+        let recovered = oncelog_commitlog::recover(disk, &dir, log_config, clean, now)?;
+        let mut notes = recovered.report.notes(&dir);
+        let log = match recovered.topic_id {
+            Some(id) if id == identity.topic_id => recovered.log,
+            Some(found) => {
+                let expected = identity.topic_id;
+                return Err(RecoveryError::AnotherTopic {
+                    dir,
+                    expected,
+                    found,
+                });
+            }
+            None => with_metadata(disk, &identity, recovered.log, &config, now, &mut notes)?,
+        };
+        let in_dir = |source| RecoveryError::Io {
+            dir: dir.clone(),
+            source,
+        };
+        let mut snapshots = find_snapshots(disk, &log, &mut notes).map_err(in_dir)?;
+        let (mut producers, from) =
+            load_newest(disk, &log, &mut snapshots, now.instant, &mut notes).map_err(in_dir)?;
+        replay(disk, &dir, &log, from, &mut producers, now.instant)?;
+        let partition = Partition::assemble(identity, config, log, producers, snapshots, now);
+        Ok(Opened { partition, notes })
+    }
+
+    fn assemble(
+        identity: Identity,
+        config: PartitionConfig,
+        log: Log,
+        producers: Producers,
+        snapshots: SnapshotFiles,
+        now: Now,
+    ) -> Partition {
+        let next_expiry = housekeeping::next_expiry(now.instant, config.producer_id_expiration_ms);
+        let partition = Partition {
+            identity,
+            config,
+            log,
+            producers,
+            snapshots,
+            snapshot_taken: now.instant,
+            next_expiry,
+        };
+        assert!(partition.is_idle());
+        partition.assert_invariants();
+        partition
+    }
+}
+
+/// The log, with its `partition.metadata` written anew: the crash came before it was durable, or
+/// the file is damaged.
+fn with_metadata(
+    disk: &dyn Disk,
+    identity: &Identity,
+    log: Log,
+    config: &PartitionConfig,
+    now: Now,
+    notes: &mut Vec<String>,
+) -> Result<Log, RecoveryError> {
+    let dir = identity.dir();
+    let (_, ops) = Log::create(&dir, identity.topic_id, config.log.clone(), now);
+    for op in &ops {
+        oncelog_commitlog::execute(disk, op).map_err(|source| RecoveryError::Io {
+            dir: dir.clone(),
+            source,
+        })?;
+    }
+    if log.end_offset() > 0 {
+        notes.push(format!(
+            "{dir}: partition.metadata was missing; written anew"
+        ));
+    }
+    Ok(log)
+}
+
+/// Snapshot files up to the log's end; removes those past it and unfinished ones.
+fn find_snapshots(
+    disk: &dyn Disk,
+    log: &Log,
+    notes: &mut Vec<String>,
+) -> io::Result<SnapshotFiles> {
+    let (dir, log_end) = (log.dir(), log.end_offset());
+    let mut snapshots = SnapshotFiles::new(dir.into());
+    let mut removed = false;
+    let names = disk.list(dir)?;
+    for name in &names {
+        if let Some(offset) = offset_of(name, SUFFIX) {
+            if offset <= log_end {
+                let segment = format!("{offset:020}.log");
+                snapshots.add(offset, names.binary_search(&segment).is_ok());
+                continue;
+            }
+            notes.push(format!(
+                "{dir}/{name}: past the log's end {log_end}; removed"
+            ));
+        } else if !name.ends_with(TEMPORARY_SUFFIX) {
+            continue;
+        }
+        disk.remove(&format!("{dir}/{name}"))?;
+        removed = true;
+    }
+    if removed {
+        disk.sync_dir(dir)?;
+    }
+    Ok(snapshots)
+}
+
+/// The producers of the newest good snapshot, and the offset up to which it reaches: the log's
+/// start if there is none. Removes the bad ones that it meets.
+///
+/// Below the log's start a snapshot is of no use: batches between the two are missing, so its
+/// sequences are too low, and a producer without state is better off than one whose next batch is
+/// refused for ever. It takes damage to get there, see [`Partition::start_moved`].
+fn load_newest(
+    disk: &dyn Disk,
+    log: &Log,
+    snapshots: &mut SnapshotFiles,
+    now: Instant,
+    notes: &mut Vec<String>,
+) -> io::Result<(Producers, i64)> {
+    while let Some(offset) = snapshots.newest() {
+        let path = snapshots.path(offset);
+        let why = if offset < log.start_offset() {
+            "older than the log's start".to_owned()
+        } else {
+            match snapshot::decode(&read_whole(disk, &path)?, offset, now) {
+                Ok(producers) => return Ok((producers, offset)),
+                Err(error) => error.to_string(),
+            }
+        };
+        notes.push(format!(
+            "{path}: {why}; removed, producers are rebuilt without it"
+        ));
+        snapshots.remove(offset);
+        disk.remove(&path)?;
+        disk.sync_dir(log.dir())?;
+    }
+    Ok((Producers::default(), log.start_offset()))
+}
+
+fn read_whole(disk: &dyn Disk, path: &str) -> io::Result<Vec<u8>> {
+    let length = disk.len(path)?.unwrap_or(0);
+    if length > SNAPSHOT_BYTES_MAX {
+        return Ok(Vec::new()); // no snapshot of ours: decoding says so
+    }
+    let mut content = vec![0; length as usize];
+    let mut read = 0;
+    while read < content.len() {
+        match disk.read_at(path, read as u64, &mut content[read..])? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    content.truncate(read);
+    Ok(content)
+}
+
+/// Applies the headers of the batches from `from` on.
+fn replay(
+    disk: &dyn Disk,
+    dir: &str,
+    log: &Log,
+    from: i64,
+    producers: &mut Producers,
+    now: Instant,
+) -> Result<(), RecoveryError> {
+    let mut transactional = None;
+    replay_headers(disk, log, from, &mut |header| {
+        if header.is_transactional() || header.is_control() {
+            transactional.get_or_insert(header.base_offset);
+        }
+        if header.base_offset >= from {
+            producers.apply(header, header.base_offset, now);
+        }
+    })
+    .map_err(|source| RecoveryError::Io {
+        dir: dir.to_owned(),
+        source,
+    })?;
+    match transactional {
+        None => Ok(()),
+        Some(offset) => Err(RecoveryError::Transactional {
+            dir: dir.to_owned(),
+            offset,
+        }),
+    }
+}

@@ -1,0 +1,438 @@
+//! Scenarios as transcripts: `testdata/*.txt`, commands above `---`, what happened below it.
+//! `UPDATE_GOLDENFILES=1 cargo test -p oncelog-partition --test scripts` writes the lower halves
+//! anew, to be reviewed.
+
+mod support;
+
+use oncelog_commitlog::Disk;
+use oncelog_partition::*;
+use oncelog_wire::records::{Compression, TimestampType};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write as _;
+use support::{DIR, Produce, World};
+
+macro_rules! scripts {
+    ($($name:ident)*) => {
+        mod script {
+            $(#[test]
+            fn $name() {
+                let file = concat!(stringify!($name), ".txt");
+                let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/");
+                let runner = &mut super::Runner::default();
+                goldenscript::run(runner, format!("{dir}{file}")).unwrap();
+            })*
+        }
+
+        #[test]
+        fn every_script_is_run() {
+            let listed = [$(concat!(stringify!($name), ".txt")),*];
+            let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata");
+            for file in std::fs::read_dir(dir).unwrap() {
+                let name = file.unwrap().file_name().into_string().unwrap();
+                assert!(listed.contains(&name.as_str()), "{name} is not listed");
+            }
+        }
+    };
+}
+
+scripts! {
+    acks_dropped
+    append_checks
+    crash_before_append
+    delete_records
+    epochs
+    expiry
+    fetch
+    log_append_time
+    restart
+    sequences
+    watermark
+}
+
+#[derive(goldenscript::Command)]
+enum Command {
+    /// Makes the partition, with topic configs by their Kafka names.
+    Create(#[arg(optional)] BTreeMap<String, String>),
+    /// Changes topic configs.
+    Set(BTreeMap<String, String>),
+    /// A client's batch of `n` records; `hold`: the host does not carry the append out yet.
+    Produce {
+        #[arg(key)]
+        pid: Option<i64>,
+        #[arg(key)]
+        epoch: Option<i16>,
+        #[arg(key)]
+        seq: Option<i32>,
+        #[arg(key)]
+        n: Option<i32>,
+        #[arg(key)]
+        ts: Option<i64>,
+        #[arg(key)]
+        codec: Option<String>,
+        #[arg(key)]
+        bytes: Option<usize>,
+        #[arg(key, optional)]
+        keyless: bool,
+        #[arg(key, optional)]
+        transactional: bool,
+        #[arg(key, optional)]
+        hold: bool,
+    },
+    /// Carries out held appends, by their last offsets, in this order.
+    Complete(Vec<i64>),
+    /// Lets time pass, and housekeeping run if that makes it due.
+    Advance {
+        ms: i64,
+    },
+    /// The wall clock jumps.
+    Jump {
+        ms: i64,
+    },
+    Kill,
+    PowerCut {
+        #[arg(key)]
+        seed: u64,
+    },
+    ShutDown,
+    Open {
+        #[arg(key)]
+        leader_epoch: Option<i32>,
+    },
+    /// Flips a bit of the newest snapshot, or of all.
+    DamageSnapshot {
+        #[arg(key, optional)]
+        all: bool,
+    },
+    Producers,
+    Batches,
+    Offsets,
+    Snapshots,
+    Fetch {
+        offset: i64,
+        #[arg(key)]
+        current_epoch: Option<i32>,
+        #[arg(key)]
+        last_epoch: Option<i32>,
+    },
+    EpochEnd {
+        epoch: i32,
+        #[arg(key)]
+        current_epoch: Option<i32>,
+    },
+    ListOffset {
+        timestamp: i64,
+    },
+    DeleteRecords {
+        before: i64,
+    },
+}
+
+#[derive(Default)]
+struct Runner {
+    world: World,
+}
+
+type Output = Result<String, Box<dyn Error>>;
+
+impl goldenscript::Runner for Runner {
+    type Command = Command;
+
+    fn run(&mut self, command: &Command, _: &goldenscript::Context) -> Output {
+        let world = &mut self.world;
+        match command {
+            Command::Create(configs) => {
+                configure(&mut world.config, configs)?;
+                world.create();
+            }
+            Command::Set(configs) => {
+                configure(&mut world.config, configs)?;
+                let config = world.config.clone();
+                world.partition().set_config(config);
+            }
+            Command::Complete(last_offsets) => return Ok(complete(world, last_offsets)),
+            Command::Advance { ms } => {
+                world.advance(*ms);
+                let instant = world.now.instant;
+                if world.partition().next_deadline() <= instant {
+                    world.housekeeping();
+                }
+            }
+            Command::Jump { ms } => world.now.wall_ms += ms,
+            Command::Kill => world.kill(),
+            Command::PowerCut { seed } => world.power_cut(*seed),
+            Command::ShutDown => world.shut_down(),
+            Command::Open { leader_epoch } => {
+                world.leader_epoch = leader_epoch.unwrap_or(world.leader_epoch);
+                let notes = world.open()?;
+                return Ok(notes.iter().map(|note| format!("{note}\n")).collect());
+            }
+            Command::DamageSnapshot { all } => {
+                let mut names = world.files(".snapshot");
+                let first = names.len().checked_sub(1).ok_or("no snapshot")?;
+                for name in names.drain(if *all { 0 } else { first }..) {
+                    world.disk.flip_bit(&format!("{DIR}/{name}"), 9, 1);
+                }
+            }
+            Command::Snapshots => {
+                let names = world.files(".snapshot");
+                let offsets: Vec<&str> = names
+                    .iter()
+                    .map(|n| n[..20].trim_start_matches('0'))
+                    .collect();
+                return Ok(format!("{offsets:?}\n"));
+            }
+            Command::Produce { .. } => return produce(world, command),
+            _ => return ask(world, command),
+        }
+        Ok(String::new())
+    }
+}
+
+fn configure(
+    config: &mut PartitionConfig,
+    configs: &BTreeMap<String, String>,
+) -> Result<(), Box<dyn Error>> {
+    for (name, value) in configs {
+        match name.as_str() {
+            "segment.bytes" => config.log.segment_bytes = value.parse()?,
+            "retention.ms" => config.log.retention_ms = value.parse()?,
+            "flush.messages" => config.log.flush_messages = value.parse()?,
+            "max.message.bytes" => config.log.max_message_bytes = value.parse()?,
+            "cleanup.policy" => {
+                config.log.cleanup_compact = value.contains("compact");
+                config.log.cleanup_delete = value.contains("delete");
+            }
+            "compression.type" => {
+                config.compression = match Compression::from_name(value) {
+                    Some(codec) => TargetCompression::Codec(codec),
+                    None => TargetCompression::Producer,
+                }
+            }
+            "message.timestamp.type" => {
+                config.timestamp_type = match value.as_str() {
+                    "LogAppendTime" => TimestampType::LogAppendTime,
+                    _ => TimestampType::CreateTime,
+                }
+            }
+            "message.timestamp.before.max.ms" => config.timestamp_before_max_ms = value.parse()?,
+            "message.timestamp.after.max.ms" => config.timestamp_after_max_ms = value.parse()?,
+            "producer.id.expiration.ms" => config.producer_id_expiration_ms = value.parse()?,
+            name => return Err(format!("unknown config {name}").into()),
+        }
+    }
+    Ok(())
+}
+
+fn complete(world: &mut World, last_offsets: &[i64]) -> String {
+    let mut output = String::new();
+    for last_offset in last_offsets {
+        let _ = match world.complete(*last_offset) {
+            Some(high_watermark) => writeln!(output, "high watermark {high_watermark}"),
+            None => writeln!(output, "high watermark unchanged"),
+        };
+    }
+    output
+}
+
+fn produce(world: &mut World, command: &Command) -> Output {
+    let Command::Produce {
+        pid,
+        epoch,
+        seq,
+        n,
+        ts,
+        codec,
+        bytes,
+        keyless,
+        transactional,
+        hold,
+    } = command
+    else {
+        unreachable!("only called for produce");
+    };
+    let codec = codec.as_deref().unwrap_or("none");
+    let produce = Produce {
+        producer: pid.map(|pid| (pid, epoch.unwrap_or(0), seq.unwrap_or(0))),
+        count: n.unwrap_or(1),
+        timestamp: ts.unwrap_or(world.now.wall_ms),
+        key: (!keyless).then_some(b"key"),
+        value: vec![b'v'; bytes.unwrap_or(5)],
+        codec: Compression::from_name(codec).ok_or("unknown codec")?,
+        transactional: *transactional,
+        hold: *hold,
+    };
+    Ok(match world.produce(&produce) {
+        Err(rejection) => {
+            let code = rejection.code.kafka_name();
+            format!("{code}: {}\n", rejection.message)
+        }
+        Ok(appended) => {
+            let what = match appended.duplicate {
+                true => "duplicate of",
+                false => "appended",
+            };
+            let mut line = format!("{what} {}..={}", appended.base_offset, appended.last_offset);
+            if appended.append_time_ms >= 0 {
+                write!(line, " at {}", appended.append_time_ms)?;
+            }
+            let high_watermark = world.partition().high_watermark();
+            if high_watermark <= appended.last_offset {
+                write!(line, ", waits (high watermark {high_watermark})")?;
+            }
+            line + "\n"
+        }
+    })
+}
+
+fn ask(world: &mut World, command: &Command) -> Output {
+    let mut output = String::new();
+    match command {
+        Command::Producers => producers(world, &mut output)?,
+        Command::Batches => {
+            for batch in world.batches() {
+                let h = &batch.header;
+                writeln!(
+                    output,
+                    "{}..={} epoch {}, producer {}/{}, sequences {}..={}, {} records, {}, {:?} {}",
+                    h.base_offset,
+                    h.last_offset(),
+                    h.partition_leader_epoch,
+                    h.producer_id,
+                    h.producer_epoch,
+                    h.base_sequence,
+                    h.last_sequence(),
+                    h.records_count,
+                    h.compression()?.name(),
+                    h.timestamp_type(),
+                    h.max_timestamp,
+                )?;
+            }
+        }
+        Command::Offsets => {
+            let p = world.partition();
+            let (start, end) = (p.log_start_offset(), p.log_end_offset());
+            let (stable, high) = (p.last_stable_offset(), p.high_watermark());
+            writeln!(
+                output,
+                "start {start}, stable {stable}, high watermark {high}, end {end}"
+            )?;
+        }
+        Command::Fetch {
+            offset,
+            current_epoch,
+            last_epoch,
+        } => {
+            let params = FetchParams {
+                fetch_offset: *offset,
+                current_leader_epoch: *current_epoch,
+                last_fetched_epoch: *last_epoch,
+                isolation: Isolation::ReadCommitted,
+                max_bytes: 1,
+                at_least_one: true,
+            };
+            writeln!(output, "{}", fetch(world, &params)?)?;
+        }
+        Command::EpochEnd {
+            epoch,
+            current_epoch,
+        } => match world
+            .partition()
+            .offset_for_leader_epoch(*epoch, *current_epoch)
+        {
+            Ok(end) => writeln!(
+                output,
+                "epoch {} ends at {}",
+                end.leader_epoch, end.end_offset
+            )?,
+            Err(code) => writeln!(output, "{}", code.kafka_name())?,
+        },
+        Command::ListOffset { timestamp } => list_offset(world, *timestamp, &mut output)?,
+        Command::DeleteRecords { before } => {
+            let now = world.now;
+            match world.partition().delete_records(now, *before) {
+                Ok(deleted) => {
+                    writeln!(output, "low watermark {}", deleted.low_watermark)?;
+                    world.run(deleted.work);
+                }
+                Err(code) => writeln!(output, "{}", code.kafka_name())?,
+            }
+        }
+        _ => unreachable!("handled by run"),
+    }
+    Ok(output)
+}
+
+fn producers(world: &mut World, output: &mut String) -> Result<(), Box<dyn Error>> {
+    let now = world.now.instant;
+    for (id, state) in world.partition().producers().iter() {
+        write!(
+            output,
+            "producer {id}, epoch {}, idle {} ms:",
+            state.epoch,
+            state.idle_ms(now)
+        )?;
+        for entry in state.window.entries() {
+            let (first, last) = (entry.base_sequence(), entry.last_sequence);
+            write!(output, " {first}..={last}@{}", entry.base_offset())?;
+        }
+        writeln!(output)?;
+    }
+    Ok(())
+}
+
+fn fetch(world: &mut World, params: &FetchParams) -> Output {
+    let view = match world.partition().fetch(params) {
+        Err(code) => return Ok(code.kafka_name().to_owned()),
+        Ok(view) => view,
+    };
+    if let Some(end) = view.diverging_epoch {
+        let (epoch, offset) = (end.leader_epoch, end.end_offset);
+        return Ok(format!("diverging: epoch {epoch} ends at {offset}"));
+    }
+    let Some(slice) = view.slice else {
+        return Ok(format!(
+            "nothing yet, high watermark {}",
+            view.high_watermark
+        ));
+    };
+    let bytes = oncelog_commitlog::read(&world.disk as &dyn Disk, &slice)?;
+    let batch = oncelog_wire::records::Batch::parse(&bytes)?;
+    let (first, last) = (batch.header.base_offset, batch.header.last_offset());
+    assert!(view.available_bytes >= bytes.len() as u64);
+    Ok(format!(
+        "batch {first}..={last}, high watermark {}",
+        view.high_watermark
+    ))
+}
+
+fn list_offset(
+    world: &mut World,
+    timestamp: i64,
+    output: &mut String,
+) -> Result<(), Box<dyn Error>> {
+    let answer = world
+        .partition()
+        .list_offset(timestamp, Isolation::ReadUncommitted, None);
+    let listed = match answer {
+        Err(code) => return Ok(writeln!(output, "{}", code.kafka_name())?),
+        Ok(OffsetAnswer::Known(listed)) => listed,
+        Ok(OffsetAnswer::Lookup(lookup)) => {
+            let op = oncelog_commitlog::DiskOp::LookupTimestamp(lookup);
+            match oncelog_commitlog::execute(&world.disk, &op)? {
+                oncelog_commitlog::DiskOutcome::Timestamp(hit) => ListedOffset::from_lookup(hit),
+                other => return Err(format!("{other:?}").into()),
+            }
+        }
+    };
+    let ListedOffset {
+        timestamp,
+        offset,
+        leader_epoch,
+    } = listed;
+    writeln!(
+        output,
+        "offset {offset}, timestamp {timestamp}, epoch {leader_epoch}"
+    )?;
+    Ok(())
+}
