@@ -9,7 +9,7 @@
 //! it runs; log levels, client metrics and groups have no configuration here (INVALID_REQUEST).
 
 use super::config::broker_keys::{BROKER_KEYS, broker_key};
-use super::config::{BrokerConfig, Update, check_topic_configs, did_you_mean};
+use super::config::{BrokerConfig, Update, check_topic_configs, did_you_mean, same_start};
 use super::limits::CONFIG_VALUE_BYTES;
 use super::record::MetadataRecord;
 use super::refusal::{Refusal, code_and_message};
@@ -29,6 +29,12 @@ impl Cluster {
     ) -> (Vec<MetadataRecord>, AlterConfigsResponse) {
         let mut records = Vec::new();
         let mut response = AlterConfigsResponse::default();
+        if let Err(refusal) = Refusal::too_many(request.resources.len()) {
+            response
+                .responses
+                .push(answer(&request.resources[0], &Err(refusal)));
+            return (records, response);
+        }
         let keys = request
             .resources
             .iter()
@@ -41,14 +47,7 @@ impl Cluster {
                 false => self.replaced(config, ask),
             };
             let outcome = decided.map(|decided| records.extend(decided));
-            let (error_code, error_message) = code_and_message(&outcome);
-            response.responses.push(AlterConfigsResourceResponse {
-                error_code,
-                error_message,
-                resource_type: ask.resource_type,
-                resource_name: ask.resource_name.clone(),
-                ..Default::default()
-            });
+            response.responses.push(answer(ask, &outcome));
         }
         if request.validate_only {
             records.clear();
@@ -105,8 +104,7 @@ impl Cluster {
     /// A broker is named by its number, all of them by nothing.
     pub(super) fn check_broker_name(&self, name: &str) -> Result<(), Refusal> {
         let message = match name.parse::<i32>() {
-            _ if name.is_empty() => return Ok(()),
-            Ok(id) if id == self.node_id => return Ok(()),
+            _ if name.is_empty() || name == self.node_id.to_string() => return Ok(()),
             Ok(_) => format!(
                 "Unexpected broker id, expected {} or empty string, but received {name}.",
                 self.node_id
@@ -187,6 +185,20 @@ impl Cluster {
     }
 }
 
+fn answer(
+    ask: &AlterConfigsResource,
+    outcome: &Result<(), Refusal>,
+) -> AlterConfigsResourceResponse {
+    let (error_code, error_message) = code_and_message(outcome);
+    AlterConfigsResourceResponse {
+        error_code,
+        error_message,
+        resource_type: ask.resource_type,
+        resource_name: ask.resource_name.clone(),
+        ..Default::default()
+    }
+}
+
 fn check_dynamic(name: &str) -> Result<(), Refusal> {
     match broker_key(name) {
         Some(def) if def.update == Update::ClusterWide => Ok(()),
@@ -198,7 +210,10 @@ fn check_dynamic(name: &str) -> Result<(), Refusal> {
             Err(Refusal::invalid_request(message))
         }
         None => {
-            let known = BROKER_KEYS.iter().map(|def| def.name);
+            let known = BROKER_KEYS
+                .iter()
+                .map(|def| def.name)
+                .filter(|key| same_start(key, name));
             let hint = match did_you_mean(name, known) {
                 Some(near) => format!("; did you mean {near}?"),
                 None => ", or one that has no effect here.".to_owned(),

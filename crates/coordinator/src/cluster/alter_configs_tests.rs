@@ -28,6 +28,11 @@ fn alter(cluster: &mut Cluster, resources: Vec<AlterConfigsResource>) -> Vec<Err
     request.validate_only = false;
     let (records, response) = cluster.alter_configs(&config(&[]), &request);
     assert_eq!(validated, response);
+    for version in AlterConfigsResponse::MIN_VERSION..=AlterConfigsResponse::MAX_VERSION {
+        response
+            .encode(&mut oncelog_wire::Writer::new(), version)
+            .expect("fits the version");
+    }
     apply(cluster, &records);
     response
         .responses

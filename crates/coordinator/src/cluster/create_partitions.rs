@@ -33,6 +33,10 @@ impl Cluster {
                 ..Default::default()
             });
         };
+        if let Err(refusal) = Refusal::too_many(request.topics.len()) {
+            answer(&request.topics[0].name, &Err(refusal));
+            return (records, response);
+        }
         let repeated = repeated(request.topics.iter().map(|topic| topic.name.as_str()));
         for name in &repeated {
             answer(
@@ -145,6 +149,13 @@ mod tests {
                 ..Default::default()
             };
             let (records, response) = cluster.create_partitions(&request);
+            for version in
+                CreatePartitionsResponse::MIN_VERSION..=CreatePartitionsResponse::MAX_VERSION
+            {
+                response
+                    .encode(&mut oncelog_wire::Writer::new(), version)
+                    .expect("fits the version");
+            }
             let codes: Vec<i16> = response.results.iter().map(|r| r.error_code).collect();
             let wanted: Vec<i16> = expected.iter().map(|code| code.code()).collect();
             assert_eq!(codes, wanted);

@@ -97,6 +97,12 @@ impl Cluster {
         let mut records = Vec::new();
         let mut taken = Taken::default();
         let mut response = CreateTopicsResponse::default();
+        if let Err(refusal) = Refusal::too_many(request.topics.len()) {
+            response
+                .topics
+                .push(refused(&request.topics[0].name, refusal));
+            return (records, response);
+        }
         let repeated = repeated(request.topics.iter().map(|topic| topic.name.as_str()));
         for name in &repeated {
             let refusal = Refusal::invalid_request("Duplicate topic name.");

@@ -235,3 +235,12 @@ fn ids_follow_the_seed() {
     assert_ne!(ids(1), ids(2));
     assert_ne!(ids(1)[0], ids(1)[1]);
 }
+
+#[test]
+fn a_request_that_names_too_much_is_refused_as_a_whole() {
+    let too_many = super::super::limits::ITEMS_PER_REQUEST + 1;
+    check(
+        vec![topic("a", 1, 1); too_many],
+        &[ErrorCode::InvalidRequest],
+    );
+}

@@ -33,6 +33,16 @@ impl Cluster {
             ..6 => request.topic_names.iter().map(named).collect(),
             _ => request.topics.clone(),
         };
+        if let Err(refusal) = Refusal::too_many(asked.len()) {
+            let responses = vec![result(&asked[0], &Err(refusal))];
+            return (
+                Vec::new(),
+                DeleteTopicsResponse {
+                    responses,
+                    ..Default::default()
+                },
+            );
+        }
         let find = |ask: &DeleteTopicState| match config.delete_topic_enable {
             true => self.find_to_delete(ask),
             false => Err(disabled(version)),
@@ -146,6 +156,9 @@ mod tests {
             request.topics = asks;
         }
         let (records, response) = cluster.delete_topics(&config(settings), &request, version);
+        response
+            .encode(&mut oncelog_wire::Writer::new(), version)
+            .expect("fits the version");
         let codes: Vec<i16> = response.responses.iter().map(|r| r.error_code).collect();
         let wanted: Vec<i16> = expected.iter().map(|code| code.code()).collect();
         assert_eq!(codes, wanted);

@@ -6,7 +6,7 @@
 //! a group shows what the broker's configuration makes of it. Synonyms, documentation (v3+) on
 //! request. No value is a secret, so none is hidden.
 //!
-//! Deviations from Kafka: log levels are not configuration here (INVALID_REQUEST); see also
+//! Deviations from Kafka: a resource that is named twice is described once; log levels are not configuration here (INVALID_REQUEST); see also
 //! `config::effective` for one on synonyms.
 
 use super::config::broker_keys::{BROKER_KEYS, broker_key};
@@ -25,6 +25,7 @@ use oncelog_wire::messages::describe_configs_response::{
     DescribeConfigsResourceResult as Entry, DescribeConfigsResult, DescribeConfigsSynonym,
 };
 use oncelog_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use std::collections::BTreeSet;
 
 /// The configurations of a group and the broker keys that they come from (KIP-848).
 const GROUP_KEYS: &[(&str, &str)] = &[
@@ -72,8 +73,24 @@ impl Cluster {
                 ..Default::default()
             }
         };
+        if let Err(refusal) = Refusal::too_many(request.resources.len()) {
+            let (error_code, error_message) = code_and_message::<()>(&Err(refusal));
+            let result = DescribeConfigsResult {
+                error_code,
+                error_message,
+                ..Default::default()
+            };
+            let results = vec![result];
+            return DescribeConfigsResponse {
+                results,
+                ..Default::default()
+            };
+        }
+        let mut seen = BTreeSet::new();
+        let asked = request.resources.iter();
+        let once = asked.filter(|ask| seen.insert((ask.resource_type, ask.resource_name.as_str())));
         DescribeConfigsResponse {
-            results: request.resources.iter().map(describe).collect(),
+            results: once.map(describe).collect(),
             ..Default::default()
         }
     }

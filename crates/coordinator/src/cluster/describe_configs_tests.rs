@@ -176,3 +176,26 @@ fn mistakes() {
         assert!(result.error_message.is_some() && result.configs.is_empty());
     }
 }
+
+#[test]
+fn a_resource_is_described_once_and_not_too_many() {
+    let cluster = cluster_with(&[("t", 1)]);
+    let describe = |times: usize| {
+        let ask = DescribeConfigsResource {
+            resource_type: 2,
+            resource_name: "t".to_owned(),
+            configuration_keys: None,
+            ..Default::default()
+        };
+        let request = DescribeConfigsRequest {
+            resources: vec![ask; times],
+            ..Default::default()
+        };
+        cluster.describe_configs(&config(&[]), &request).results
+    };
+    assert_eq!(describe(1_000).len(), 1);
+    assert_eq!(describe(1_000)[0].error_code, 0);
+    let refused = describe(super::super::limits::ITEMS_PER_REQUEST + 1);
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].error_code, ErrorCode::InvalidRequest.code());
+}

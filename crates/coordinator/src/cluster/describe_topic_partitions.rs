@@ -5,14 +5,14 @@
 //! named means all.
 //!
 //! Deviations from Kafka: a page that ends exactly with a topic carries a cursor to the next one,
-//! where Kafka's ends the listing; a cursor that makes no sense is INVALID_REQUEST on every topic
+//! where Kafka's ends the listing; a topic that does not exist counts as one partition; a cursor that makes no sense is INVALID_REQUEST on every topic
 //! named, the answer having no other place for it, as in Kafka.
 
 use super::config::BrokerConfig;
 use super::limits::PARTITIONS_PER_ANSWER_MIN;
-use super::metadata::TOPIC_OPERATIONS;
+use super::metadata::{TOPIC_OPERATIONS, why_unknown};
 use super::state::{Cluster, TopicState};
-use super::topic_name::{check_topic_name, is_internal};
+use super::topic_name::is_internal;
 use oncelog_wire::ErrorCode;
 use oncelog_wire::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition as Partition,
@@ -54,13 +54,21 @@ impl Cluster {
             .response_partition_limit
             .min(config.max_request_partition_size_limit);
         let mut room = limit.max(PARTITIONS_PER_ANSWER_MIN) as usize;
+        let go_on = |name: &str, partition_index: usize| {
+            Some(Cursor {
+                topic_name: name.to_owned(),
+                partition_index: partition_index as i32,
+                ..Default::default()
+            })
+        };
         for name in names {
+            if room == 0 {
+                response.next_cursor = go_on(name, 0);
+                break;
+            }
             let Some(topic) = self.topics.get(name) else {
-                let code = match check_topic_name(name) {
-                    Ok(()) => ErrorCode::UnknownTopicOrPartition,
-                    Err(_) => ErrorCode::InvalidTopicException,
-                };
-                response.topics.push(refused(name, code));
+                response.topics.push(refused(name, why_unknown(name)));
+                room -= 1;
                 continue;
             };
             let first = if name == from_topic {
@@ -69,21 +77,13 @@ impl Cluster {
                 0
             };
             let count = topic.partitions.len().saturating_sub(first);
-            if count > room || room == 0 {
-                response.next_cursor = Some(Cursor {
-                    topic_name: name.to_owned(),
-                    partition_index: (first + room) as i32,
-                    ..Default::default()
-                });
-            }
-            if room > 0 {
-                let shown = count.min(room);
-                response
-                    .topics
-                    .push(self.described_partitions(topic, first, shown));
-                room -= shown;
-            }
-            if response.next_cursor.is_some() {
+            let shown = count.min(room);
+            response
+                .topics
+                .push(self.described_partitions(topic, first, shown));
+            room -= shown;
+            if shown < count {
+                response.next_cursor = go_on(name, first + shown);
                 break;
             }
         }
@@ -155,6 +155,9 @@ mod tests {
         let mut pages = Vec::new();
         loop {
             let response = cluster.describe_topic_partitions(&config, &request);
+            response
+                .encode(&mut oncelog_wire::Writer::new(), 0)
+                .expect("fits the version");
             let show = |topic: &Topic| {
                 let name = topic.name.as_deref().unwrap();
                 let list = topic
@@ -204,6 +207,7 @@ mod tests {
             pages(9, "9", &["a", "x", "b b"], None),
             "a:0,1,2 b b!17 x!3"
         );
+        assert_eq!(pages(1, "9", &["c", "x", "y"], None), "c:0 | x!3 | y!3");
         assert_eq!(pages(9, "9", &["a"], Some(("b", 0))), "a!42");
         assert_eq!(pages(9, "9", &["a"], Some(("a", -1))), "a!42");
     }

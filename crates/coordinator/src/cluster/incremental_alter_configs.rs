@@ -18,6 +18,7 @@ use oncelog_wire::messages::incremental_alter_configs_request::{
 };
 use oncelog_wire::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
 use oncelog_wire::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+use std::collections::BTreeSet;
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -32,6 +33,12 @@ impl Cluster {
     ) -> (Vec<MetadataRecord>, IncrementalAlterConfigsResponse) {
         let mut records = Vec::new();
         let mut response = IncrementalAlterConfigsResponse::default();
+        if let Err(refusal) = Refusal::too_many(request.resources.len()) {
+            response
+                .responses
+                .push(answer(&request.resources[0], &Err(refusal)));
+            return (records, response);
+        }
         let keys = request
             .resources
             .iter()
@@ -44,14 +51,7 @@ impl Cluster {
                 false => self.altered(config, ask),
             };
             let outcome = decided.map(|decided| records.extend(decided));
-            let (error_code, error_message) = code_and_message(&outcome);
-            response.responses.push(AlterConfigsResourceResponse {
-                error_code,
-                error_message,
-                resource_type: ask.resource_type,
-                resource_name: ask.resource_name.clone(),
-                ..Default::default()
-            });
+            response.responses.push(answer(ask, &outcome));
         }
         if request.validate_only {
             records.clear();
@@ -123,17 +123,33 @@ impl Cluster {
             .cloned()
             .or_else(|| inherited.map(|value| value.to_text()));
         let mut list = split_list(&own.unwrap_or_default());
-        for element in split_list(value) {
-            let at = list.iter().position(|known| *known == element);
-            match (entry.config_operation, at) {
-                (APPEND, None) => list.push(element),
-                (SUBTRACT, Some(at)) => {
-                    list.remove(at);
-                }
-                _ => {}
-            }
+        let change = split_list(value);
+        if entry.config_operation == APPEND {
+            let mut known: BTreeSet<String> = list.iter().cloned().collect();
+            list.extend(
+                change
+                    .into_iter()
+                    .filter(|element| known.insert(element.clone())),
+            );
+        } else {
+            let gone: BTreeSet<String> = change.into_iter().collect();
+            list.retain(|element| !gone.contains(element));
         }
         Ok(list.join(","))
+    }
+}
+
+fn answer(
+    ask: &AlterConfigsResource,
+    outcome: &Result<(), Refusal>,
+) -> AlterConfigsResourceResponse {
+    let (error_code, error_message) = code_and_message(outcome);
+    AlterConfigsResourceResponse {
+        error_code,
+        error_message,
+        resource_type: ask.resource_type,
+        resource_name: ask.resource_name.clone(),
+        ..Default::default()
     }
 }
 

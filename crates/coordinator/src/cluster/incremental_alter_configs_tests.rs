@@ -33,6 +33,13 @@ fn alter(cluster: &mut Cluster, resources: Vec<AlterConfigsResource>) -> Vec<Err
     request.validate_only = false;
     let (records, response) = cluster.incremental_alter_configs(&config, &request);
     assert_eq!(validated, response);
+    for version in
+        IncrementalAlterConfigsResponse::MIN_VERSION..=IncrementalAlterConfigsResponse::MAX_VERSION
+    {
+        response
+            .encode(&mut oncelog_wire::Writer::new(), version)
+            .expect("fits the version");
+    }
     apply(cluster, &records);
     let code = |r: &AlterConfigsResourceResponse| ErrorCode::from_code(r.error_code);
     response.responses.iter().map(code).collect()
@@ -166,6 +173,7 @@ fn brokers() {
         ),
         ("2", set("log.retention.ms", "5"), InvalidRequest),
         ("x", set("log.retention.ms", "5"), InvalidRequest),
+        ("01", set("log.retention.ms", "5"), InvalidRequest),
     ] {
         let mut cluster = cluster_with(&[("t", 1)]);
         let got = alter(&mut cluster, vec![resource(4, name, &changes)]);

@@ -65,6 +65,9 @@ mod tests {
             ..Default::default()
         };
         let response = cluster.list_config_resources(&request, version);
+        response
+            .encode(&mut oncelog_wire::Writer::new(), version)
+            .expect("fits the version");
         let list = response
             .config_resources
             .iter()

@@ -105,22 +105,16 @@ impl Cluster {
                 .collect();
         }
         let mut seen = BTreeSet::new();
-        let once = asked
-            .iter()
-            .filter(|ask| seen.insert((ask.topic_id, &ask.name)));
+        let once = asked.iter().filter(|ask| match ask.topic_id {
+            Uuid::ZERO => seen.insert((Uuid::ZERO, ask.name.as_deref())),
+            id => seen.insert((id, None)),
+        });
         once.map(|ask| self.metadata_asked(ask, version)).collect()
     }
 
     fn metadata_asked(&self, ask: &MetadataRequestTopic, version: i16) -> MetadataResponseTopic {
         let found = match (ask.topic_id, &ask.name) {
-            (Uuid::ZERO, Some(name)) => {
-                self.topics
-                    .get(name)
-                    .ok_or_else(|| match check_topic_name(name) {
-                        Ok(()) => ErrorCode::UnknownTopicOrPartition,
-                        Err(_) => ErrorCode::InvalidTopicException,
-                    })
-            }
+            (Uuid::ZERO, Some(name)) => self.topics.get(name).ok_or_else(|| why_unknown(name)),
             (Uuid::ZERO, None) => Err(ErrorCode::InvalidRequest),
             (id, _) => self.topic_by_id(id).ok_or(ErrorCode::UnknownTopicId),
         };
@@ -183,6 +177,14 @@ pub(super) struct Seen {
     pub leader: i32,
     pub error: ErrorCode,
     pub offline: Vec<i32>,
+}
+
+/// What a name is answered with that no topic has.
+pub(super) fn why_unknown(name: &str) -> ErrorCode {
+    match check_topic_name(name) {
+        Ok(()) => ErrorCode::UnknownTopicOrPartition,
+        Err(_) => ErrorCode::InvalidTopicException,
+    }
 }
 
 fn refused(ask: &MetadataRequestTopic, code: ErrorCode, version: i16) -> MetadataResponseTopic {

@@ -174,3 +174,14 @@ fn a_listener_that_no_broker_has() {
     let response = cluster().metadata_response(&MetadataRequest::default(), 9, "OTHER");
     assert_eq!(response.brokers, []);
 }
+
+/// However often and by whatever name a topic is asked for, it is described once.
+#[test]
+fn an_id_counts_once_whatever_name_stands_beside_it() {
+    let id = cluster().topic("a").unwrap().id;
+    check(
+        12,
+        Some(vec![ask(Some("x"), id), ask(Some("y"), id), ask(None, id)]),
+        "a:2",
+    );
+}

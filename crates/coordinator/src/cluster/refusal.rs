@@ -1,6 +1,6 @@
 //! Why a request, or a part of one, is not carried out: a code and a sentence.
 
-use super::limits::MESSAGE_CHARS;
+use super::limits::{ITEMS_PER_REQUEST, MESSAGE_CHARS};
 use oncelog_wire::ErrorCode;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,17 @@ impl Refusal {
 
     pub fn invalid_config(message: impl Into<String>) -> Refusal {
         Refusal::new(ErrorCode::InvalidConfig, message)
+    }
+
+    /// For requests that name more than [`ITEMS_PER_REQUEST`] things; they are refused as a whole.
+    pub fn too_many(items: usize) -> Result<(), Refusal> {
+        if items <= ITEMS_PER_REQUEST {
+            return Ok(());
+        }
+        let message = format!(
+            "The request names {items} items, and at most {ITEMS_PER_REQUEST} are allowed."
+        );
+        Err(Refusal::invalid_request(message))
     }
 
     pub fn unknown_topic(name: &str) -> Refusal {

@@ -9,6 +9,7 @@ use super::foreign::{self, ForeignKey, foreign_key};
 use super::listeners::{self, Listener};
 use super::suggest::did_you_mean;
 use super::topic_config::check_broker_topic_defaults;
+use crate::cluster::limits::CONFIG_VALUE_BYTES;
 use crate::groups::GroupConfig;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -254,6 +255,12 @@ impl Reading<'_> {
         for (name, value) in self.given {
             if let Some(Err(message)) = broker_key(name).map(|def| def.parse(value)) {
                 self.error(name, message);
+            }
+            if value.len() > CONFIG_VALUE_BYTES {
+                self.error(
+                    name,
+                    format!("the value is longer than {CONFIG_VALUE_BYTES} bytes"),
+                );
             }
         }
     }

@@ -200,6 +200,8 @@ fn refusals() {
     ] {
         refused(text, key, expected);
     }
+    let long = format!("broker.rack={}", "r".repeat(40_000));
+    refused(&long, "broker.rack", "longer than 32767 bytes");
     let harmless = "authorizer.class.name=\nremote.log.storage.system.enable=false\n\
                     security.inter.broker.protocol=PLAINTEXT\nhttp.listener=";
     let config = read(harmless).expect("these ask for nothing");

@@ -166,7 +166,7 @@ pub const BROKER_KEYS: &[ConfigDef] = &[
         "How often groups are searched for offsets that have expired."),
     key("offsets.retention.minutes", Int, "10080", AtLeast(1),
         "How long the offsets of an empty group are kept."),
-    key("offsets.topic.num.partitions", Int, "50", AtLeast(1),
+    key("offsets.topic.num.partitions", Int, "50", Between(1, 10_000),
         "How many partitions the topic of groups and offsets gets when it is created; later changes have no effect."),
     key("offsets.topic.replication.factor", Short, "3", AtLeast(1),
         "How many replicas the topic of groups and offsets gets; never more than there are brokers."),

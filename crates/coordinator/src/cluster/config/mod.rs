@@ -24,4 +24,4 @@ pub use listeners::Listener;
 pub use topic_config::{TimestampType, TopicConfig, check_topic_configs};
 
 pub(crate) use effective::{effective_broker, effective_topic};
-pub(crate) use suggest::did_you_mean;
+pub(crate) use suggest::{did_you_mean, same_start};

@@ -3,7 +3,7 @@
 use super::broker_config::ConfigError;
 use super::definition::Value;
 use super::effective::{Layers, effective_topic};
-use super::suggest::did_you_mean;
+use super::suggest::{did_you_mean, same_start};
 use super::topic_keys::{TOPIC_KEYS, topic_key};
 use std::collections::BTreeMap;
 
@@ -95,7 +95,8 @@ impl TopicConfig {
 pub fn check_topic_configs(layers: &Layers) -> Result<(), String> {
     for (name, text) in layers.topic.into_iter().flatten() {
         let Some(key) = topic_key(name) else {
-            let hint = match did_you_mean(name, TOPIC_KEYS.iter().map(|key| key.def.name)) {
+            let known = TOPIC_KEYS.iter().map(|key| key.def.name);
+            let hint = match did_you_mean(name, known.filter(|key| same_start(key, name))) {
                 Some(near) => format!("; did you mean {near}?"),
                 None => String::new(),
             };
