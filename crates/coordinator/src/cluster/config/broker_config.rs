@@ -86,6 +86,9 @@ pub struct BrokerConfig {
     pub offsets_topic_num_partitions: i32,
     pub offsets_topic_replication_factor: i16,
     pub offsets_topic_segment_bytes: i32,
+    /// Segments of this size, whatever the topics say. Not a property: only a test host sets it,
+    /// because `segment.bytes` is 1 MiB at least.
+    pub internal_segment_bytes: Option<u64>,
 
     pub group_consumer_assignors: Vec<String>,
     pub group_consumer_heartbeat_interval_ms: i32,
@@ -166,6 +169,7 @@ impl BrokerConfig {
             offsets_topic_num_partitions: reading.whole("offsets.topic.num.partitions"),
             offsets_topic_replication_factor: reading.whole("offsets.topic.replication.factor"),
             offsets_topic_segment_bytes: reading.whole("offsets.topic.segment.bytes"),
+            internal_segment_bytes: None,
             group_consumer_assignors: reading.list("group.consumer.assignors"),
             group_consumer_heartbeat_interval_ms: reading
                 .whole("group.consumer.heartbeat.interval.ms"),
