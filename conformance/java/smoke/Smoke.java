@@ -1,0 +1,20 @@
+package smoke;
+
+/**
+ * Smoke of Kafka's own Java client against any broker: {@code java smoke.Smoke BOOTSTRAP}.
+ *
+ * It speaks the newest version of every API, and both group protocols. It does not cover
+ * transactions or share groups.
+ */
+public final class Smoke {
+    public static void main(String[] args) throws Exception {
+        var checks = new Checks();
+        try (var cluster = new Cluster(args[0])) {
+            new Records(cluster).run(checks);
+            new Groups(cluster).run(checks);
+            new Administration(cluster).run(checks);
+            checks.run("clean-up", cluster::deleteMade);
+        }
+        System.exit(checks.failed == 0 ? 0 : 1);
+    }
+}
