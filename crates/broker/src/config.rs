@@ -23,7 +23,9 @@ pub(crate) fn of_topic(cluster: &Cluster, config: &BrokerConfig, name: &str) -> 
 
 fn log_config(topic: &TopicConfig, config: &BrokerConfig) -> LogConfig {
     LogConfig {
-        segment_bytes: topic.segment_bytes as u64,
+        segment_bytes: config
+            .internal_segment_bytes
+            .unwrap_or(topic.segment_bytes as u64),
         segment_ms: topic.segment_ms,
         segment_index_bytes: topic.segment_index_bytes as u64,
         index_interval_bytes: topic.index_interval_bytes as u64,

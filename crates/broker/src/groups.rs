@@ -12,10 +12,11 @@
 use crate::broker::Broker;
 use crate::connections::RequestId;
 use crate::effect::Level;
+use crate::limits;
 use crate::timers::Timer;
 use crate::topics::PartitionKey;
 use oncelog_coordinator::groups::GroupShard;
-use oncelog_coordinator::{Outcome, ReplyTo};
+use oncelog_coordinator::{Outcome, Record, ReplyTo};
 use oncelog_wire::ResponseBody;
 use oncelog_wire::Uuid;
 use oncelog_wire::records::BatchBuilder;
@@ -183,26 +184,12 @@ fn settle(broker: &mut Broker, shard: i32, outcome: Outcome) {
         broker.log(Level::Info, line);
     }
     let key = broker.groups.key(shard);
-    if !outcome.records.is_empty() {
-        let mut batch = BatchBuilder::new();
-        for record in &outcome.records {
-            let value = record.value.as_deref();
-            batch.append(broker.now.wall_ms, Some(&record.key), value, &[]);
-        }
-        let now = broker.now;
-        let hosted = broker
-            .topics
-            .get_mut(key)
-            .expect("a shard has its partition");
-        let appended = hosted.partition.append_internal(now, batch.build());
-        let appended = appended.expect("the coordinator keeps its records below the limit");
-        broker.run(key, appended.work);
-        let state = &mut broker.groups.shards[shard as usize].state;
-        for record in &outcome.records {
-            state
-                .replay(&record.key, record.value.as_deref(), now)
-                .expect("a shard understands the records that it made");
-        }
+    append_records(broker, key, &outcome.records);
+    let (now, state) = (broker.now, &mut broker.groups.shards[shard as usize].state);
+    for record in &outcome.records {
+        state
+            .replay(&record.key, record.value.as_deref(), now)
+            .expect("a shard understands the records that it made");
     }
     let partition = &broker
         .topics
@@ -223,6 +210,29 @@ fn settle(broker: &mut Broker, shard: i32, outcome: Outcome) {
         }
     }
     broker.timers.set(Timer::Shard(shard), next);
+}
+
+/// Appends a shard's records, in as many batches as their size asks for.
+fn append_records(broker: &mut Broker, key: PartitionKey, records: &[Record]) {
+    let mut rest = records.iter().peekable();
+    while rest.peek().is_some() {
+        let mut batch = BatchBuilder::new();
+        while let Some(record) = rest.next_if(|record| {
+            let size = record.key.len() + record.value.as_ref().map_or(0, |value| value.len());
+            batch.is_empty() || batch.size_in_bytes() + size < limits::COORDINATOR_BATCH_BYTES
+        }) {
+            let value = record.value.as_deref();
+            batch.append(broker.now.wall_ms, Some(&record.key), value, &[]);
+        }
+        let now = broker.now;
+        let hosted = broker
+            .topics
+            .get_mut(key)
+            .expect("a shard has its partition");
+        let appended = hosted.partition.append_internal(now, batch.build());
+        let appended = appended.expect("the coordinator keeps its records below the limit");
+        broker.run(key, appended.work);
+    }
 }
 
 /// Sends the replies that waited for this shard's records.

@@ -17,3 +17,7 @@ const _: () = assert!(LOAD_CHUNK_BYTES as usize > oncelog_wire::records::HEADER_
 
 /// A batch of a coordinator's or the metadata log, decompressed (they are written uncompressed).
 pub const INTERNAL_BATCH_BYTES_MAX: usize = 128 << 20;
+
+/// A coordinator's batch is closed at this size; a single record may be larger
+/// (`GroupConfig::group_record_bytes_max`).
+pub const COORDINATOR_BATCH_BYTES: usize = 512 << 10;

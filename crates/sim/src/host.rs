@@ -47,8 +47,9 @@ impl Host {
         seed: u64,
         life: u64,
     ) -> Result<Host, String> {
-        let config = BrokerConfig::from_properties(&plan.properties)
+        let mut config = BrokerConfig::from_properties(&plan.properties)
             .map_err(|errors| format!("the plan's properties are refused: {errors:?}"))?;
+        config.internal_segment_bytes = Some(plan.segment_bytes);
         let opened = oncelog_broker::open(config, disk, now, seed).map_err(|e| e.to_string())?;
         Ok(Host {
             broker: opened.broker,

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 pub struct Plan {
     /// Broker properties, as in a configuration file.
     pub properties: BTreeMap<String, String>,
+    /// Far below what `segment.bytes` may be, so that segments roll all the time.
+    pub segment_bytes: u64,
     pub partitions: i32,
     pub idempotent_producers: u32,
     pub plain_producers: u32,
@@ -44,17 +46,14 @@ impl Plan {
     pub fn draw(random: &mut Random) -> Plan {
         let mut properties = BTreeMap::new();
         let mut set = |key: &str, value: u64| properties.insert(key.to_owned(), value.to_string());
-        set(
-            "log.segment.bytes",
-            *pick(random, &[1_024, 4_096, 16_384, 1 << 20]),
-        );
         set("log.index.interval.bytes", *pick(random, &[64, 256, 4_096]));
         set("offsets.topic.num.partitions", 1 + random.below(3));
-        set("file.delete.delay.ms", *pick(random, &[100, 60_000]));
+        set("log.segment.delete.delay.ms", *pick(random, &[100, 60_000]));
         set("log.flush.interval.messages", 1);
         let crashes = (0..random.below(5)).map(|_| Crash::draw(random)).collect();
         Plan {
             properties,
+            segment_bytes: *pick(random, &[1_024, 4_096, 16_384, 1 << 20]),
             partitions: 1 + random.below(3) as i32,
             idempotent_producers: 1 + random.below(3) as u32,
             plain_producers: random.below(3) as u32,

@@ -341,9 +341,11 @@ impl World {
         }
         if !std::mem::replace(&mut link.accepted, true) {
             let peer = "127.0.0.1".to_owned();
+            let listener = "PLAINTEXT".to_owned();
             self.to_host(Input::Connected {
                 connection: id,
                 peer,
+                listener,
             });
         }
         match prepare(frame.slice(4..)) {

@@ -46,7 +46,10 @@ impl Churn {
         let name = self.name();
         match self.step {
             Step::Create => self.session.ask(context, 5, 0, create(&name)),
-            Step::Write => self.session.ask(context, 9, 0, write(&name)),
+            Step::Write => {
+                let now_ms = context.scheduler.now().wall_ms;
+                self.session.ask(context, 9, 0, write(&name, now_ms));
+            }
             Step::Delete => self.session.ask(context, 5, 0, delete(&name)),
         }
     }
@@ -102,9 +105,9 @@ fn create(name: &str) -> RequestBody {
     request.into()
 }
 
-fn write(name: &str) -> RequestBody {
+fn write(name: &str, now_ms: i64) -> RequestBody {
     let mut builder = BatchBuilder::new();
-    builder.append(1, None, Some(b"churn"), &[]);
+    builder.append(now_ms, None, Some(b"churn"), &[]);
     let partition = PartitionProduceData {
         index: 0,
         records: Some(Records::Bytes(builder.build())),

@@ -330,6 +330,8 @@ pub fn take_in(
     let mut new = Vec::new();
     for data in answer.responses.iter().flat_map(|topic| &topic.partitions) {
         if data.error_code != 0 {
+            let error = ErrorCode::from_code(data.error_code);
+            context.trace(|| format!("partition {} gives {error:?}", data.partition_index));
             continue;
         }
         let place = (TOPIC.to_owned(), data.partition_index);

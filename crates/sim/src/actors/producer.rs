@@ -71,6 +71,7 @@ impl Producer {
         if self.idempotent && self.producer_id.is_none() {
             if self.session.outstanding() == 0 {
                 let ask = InitProducerIdRequest {
+                    transactional_id: None,
                     transaction_timeout_ms: 60_000,
                     ..Default::default()
                 };
@@ -82,7 +83,7 @@ impl Producer {
         for at in 0..self.batches.len() {
             if !self.batches[at].sent {
                 self.batches[at].sent = true;
-                let request = self.request(&self.batches[at]);
+                let request = self.request(context, &self.batches[at]);
                 let tag = u64::from(self.batches[at].first);
                 self.session.ask(context, 9, tag, request);
             }
@@ -105,14 +106,15 @@ impl Producer {
         }
     }
 
-    fn request(&self, batch: &Batch) -> RequestBody {
+    fn request(&self, context: &Context, batch: &Batch) -> RequestBody {
+        let now_ms = context.scheduler.now().wall_ms;
         let mut builder = BatchBuilder::new();
         if let Some(id) = self.producer_id {
             builder = builder.producer(id, 0, batch.first as i32);
         }
         for number in batch.first..batch.first + batch.count {
             let value = value(self.number, number);
-            builder.append(1, Some(value.as_bytes()), Some(value.as_bytes()), &[]);
+            builder.append(now_ms, Some(value.as_bytes()), Some(value.as_bytes()), &[]);
         }
         let partition = PartitionProduceData {
             index: self.partition,
