@@ -46,8 +46,14 @@ impl Partition {
                     panic!("a compaction ended with {outcome:?}");
                 };
                 let ops = self.log.apply_compaction(*outcome, now);
-                done.work.extend(ops.into_iter().map(Work::unwatched));
+                let mut work: Vec<Work> = ops.into_iter().map(Work::unwatched).collect();
+                match work.last_mut() {
+                    Some(last) => last.completes = Completes::CompactionInstalled,
+                    None => self.log.compaction_installed(),
+                }
+                done.work.extend(work);
             }
+            Completes::CompactionInstalled => self.log.compaction_installed(),
         }
         self.assert_invariants();
         done
@@ -131,20 +137,21 @@ impl Partition {
 
     /// What goes with `deletion`, the work that moved the log's start.
     ///
-    /// First a snapshot at or past the new start, if there is none yet: producers are rebuilt
-    /// from a snapshot and *every* batch above it. With a hole between the two, a producer's last
-    /// sequence would be too low, and its next batch refused for ever.
+    /// First a snapshot at or past the new start, if there is none yet that is safe from a crash:
+    /// producers are rebuilt from a snapshot and *every* batch above it. With a hole between the
+    /// two, batches would be missing in a window and its last sequence might be too low: retries
+    /// of what is in the log would be refused, or appended twice.
     pub(crate) fn start_moved(&mut self, now: Instant, deletion: Vec<DiskOp>) -> Vec<DiskOp> {
         if deletion.is_empty() {
             return deletion;
         }
         let mut ops = Vec::new();
         let start = self.log.start_offset();
-        if self.snapshots.newest().is_none_or(|newest| newest < start) {
+        if !self.snapshots.cover(start, self.high_watermark()) {
             ops.push(self.take_snapshot(now, self.high_watermark(), false));
         }
         ops.extend(deletion);
-        let steps = self.snapshots.prune(start);
+        let steps = self.snapshots.prune(start, self.high_watermark());
         if !steps.is_empty() {
             ops.push(DiskOp::Steps(steps));
         }
@@ -162,7 +169,8 @@ impl Partition {
         self.snapshot_taken = now;
         let content = snapshot::encode(&self.producers.below(offset), now);
         let mut steps = self.snapshots.write(offset, begins_segment, content);
-        steps.extend(self.snapshots.prune(self.log.start_offset()));
+        let start = self.log.start_offset();
+        steps.extend(self.snapshots.prune(start, self.high_watermark()));
         DiskOp::Steps(steps)
     }
 

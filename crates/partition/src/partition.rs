@@ -79,6 +79,8 @@ pub enum Completes {
     Append { last_offset: i64 },
     /// A compaction pass has written its files; they are not in use yet.
     Compaction,
+    /// The files of a compaction pass are in use.
+    CompactionInstalled,
 }
 
 impl Work {
@@ -163,6 +165,7 @@ impl Partition {
     pub fn set_leader_epoch(&mut self, leader_epoch: i32) {
         assert!(leader_epoch >= self.identity.leader_epoch);
         self.identity.leader_epoch = leader_epoch;
+        self.log.begin_epoch(leader_epoch);
     }
 
     /// The invariants that cost nothing to check, in release too.

@@ -114,11 +114,12 @@ impl Partition {
     fn assemble(
         identity: Identity,
         config: PartitionConfig,
-        log: Log,
+        mut log: Log,
         producers: Producers,
         snapshots: SnapshotFiles,
         now: Now,
     ) -> Partition {
+        log.begin_epoch(identity.leader_epoch);
         let next_expiry = housekeeping::next_expiry(now.instant, config.producer_id_expiration_ms);
         let partition = Partition {
             identity,

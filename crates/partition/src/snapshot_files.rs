@@ -66,14 +66,22 @@ impl SnapshotFiles {
         ]
     }
 
-    /// Steps that remove what is no longer needed when the log starts at `log_start_offset`:
-    /// snapshots of deleted segments, and those between rolls that newer ones have replaced.
-    pub(crate) fn prune(&mut self, log_start_offset: i64) -> Vec<DiskStep> {
-        let candidates = self.files.len().saturating_sub(KEPT_AT_LEAST);
+    /// Whether one reaches as far as `log_start_offset` and describes nothing that a crash may
+    /// still take (what lies at or past `high_watermark`).
+    pub(crate) fn cover(&self, log_start_offset: i64, high_watermark: i64) -> bool {
+        let mut covering = self.files.range(log_start_offset..=high_watermark);
+        covering.next().is_some()
+    }
+
+    /// Steps that remove what is no longer needed: snapshots of deleted segments, and those
+    /// between rolls that newer ones have replaced. The newest two that no crash can make useless
+    /// stay in any case.
+    pub(crate) fn prune(&mut self, log_start_offset: i64, high_watermark: i64) -> Vec<DiskStep> {
+        let safe = self.files.range(..=high_watermark).count();
         let obsolete: Vec<i64> = self
             .files
             .iter()
-            .take(candidates)
+            .take(safe.saturating_sub(KEPT_AT_LEAST))
             .filter(|(offset, begins_segment)| **offset < log_start_offset || !**begins_segment)
             .map(|(offset, _)| *offset)
             .collect();
@@ -134,7 +142,7 @@ mod tests {
                     file: set.path(*offset),
                 })
                 .collect();
-            assert_eq!(set.prune(log_start), expected);
+            assert_eq!(set.prune(log_start, 35), expected);
         };
         check(&[(10, true), (20, true), (30, true)], 0, &[]);
         check(&[(10, true), (20, true), (30, true)], 15, &[10]);
@@ -145,5 +153,12 @@ mod tests {
             &[15],
         );
         check(&[(10, false), (25, false)], 99, &[]);
+        // Those at 40 and 50 may vanish in a crash.
+        check(&[(10, false), (20, false), (40, true), (50, true)], 0, &[]);
+        check(
+            &[(10, false), (20, false), (30, true), (50, true)],
+            0,
+            &[10],
+        );
     }
 }

@@ -284,8 +284,6 @@ fn deliver(world: &mut World, id: i64, sent: &mut Sent) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
-
     #[test]
     fn acknowledged_once(
         segment_bytes in prop_oneof![Just(300u64), Just(1_000), Just(1 << 20)],

@@ -44,6 +44,7 @@ scripts! {
     epochs
     expiry
     fetch
+    holes
     log_append_time
     restart
     sequences
