@@ -52,7 +52,8 @@ pub struct PartitionSnapshot {
 #[derive(Clone, Debug, Default)]
 pub struct GroupSnapshot {
     pub group: String,
-    pub members: u64,
+    /// `None`: not known.
+    pub members: Option<u64>,
     pub offsets: Vec<CommittedOffset>,
 }
 

@@ -1,0 +1,77 @@
+//! Every bound of the host, in one place. What a user may change is a configuration key and only
+//! has its default here.
+
+use std::time::Duration;
+
+/// Connections that wait to be accepted. Kafka's 50 made 10,000 clients take minutes to connect.
+pub const LISTEN_BACKLOG: u32 = 4096;
+
+/// What one read from a socket can bring at most; one such buffer per runtime thread, not per
+/// connection.
+pub const SCRATCH_BYTES: usize = 128 << 10;
+
+/// A frame's buffer starts at this size at most and doubles as bytes arrive, so that an announced
+/// length alone takes no memory.
+pub const FRAME_BUFFER_FIRST_BYTES: usize = 128 << 10;
+
+/// Requests of one connection that are not answered yet; its socket is not read past that.
+pub const REQUESTS_IN_FLIGHT: u32 = 1_000;
+
+/// Request bytes of one connection that are still in use (a batch on its way to disk); its socket
+/// is not read past that.
+pub const REQUEST_BYTES_IN_FLIGHT: usize = 64 << 20;
+
+/// A frame may rest this long without a new byte.
+pub const FRAME_STALL: Duration = Duration::from_secs(30);
+
+/// ... and must arrive, in all, within a minute plus its size at this pace.
+pub const FRAME_BYTES_PER_SECOND_MIN: usize = 32 << 10;
+
+/// The one frame that is let past a full budget must arrive within this, plus its size at
+/// [`FINISHER_BYTES_PER_SECOND_MIN`]: the others wait for it.
+pub const FINISHER_GRACE: Duration = Duration::from_secs(5);
+pub const FINISHER_BYTES_PER_SECOND_MIN: usize = 1 << 20;
+
+/// Encoded answer bytes gathered for one write; file slices do not count.
+pub const WRITE_BYTES: usize = 256 << 10;
+
+/// Buffers handed to one vectored write.
+pub const WRITE_SLICES: usize = 64;
+
+/// What one connection may send in one go before others get their turn.
+pub const SEND_TURN_BYTES: usize = 8 << 20;
+
+/// Answers of other connections that the producer of these answers sends itself; beyond that it
+/// wakes their tasks instead.
+pub const FLUSH_INLINE_MAX: usize = 16;
+
+/// Frames read from one connection before others get their turn.
+pub const READ_TURN_READS: usize = 16;
+
+/// How often idle and stalled connections are looked for.
+pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Descriptors that are neither connections nor cached files: listeners, runtime, spare.
+pub const DESCRIPTORS_RESERVED: u64 = 128;
+
+/// Share of the descriptor limit that the file cache may use: 1 / this.
+pub const DESCRIPTOR_CACHE_SHARE: u64 = 4;
+
+/// Threads that write and sync appends; files are spread over them.
+pub const COMMIT_THREADS: usize = 4;
+
+/// Bytes that one group writes before it syncs; what is beyond is the next group.
+pub const COMMIT_GROUP_BYTES: usize = 32 << 20;
+
+/// Buffers of one positional vectored write (Linux takes 1024).
+pub const WRITE_AT_SLICES: usize = 1024;
+
+/// Threads for long read-only disk work: timestamp lookups, compaction.
+pub const READER_THREADS: usize = 2;
+
+/// How long a clean shutdown may take before the process gives up waiting.
+pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(30);
+
+const _: () = assert!(SCRATCH_BYTES >= 4096);
+const _: () = assert!(WRITE_SLICES <= WRITE_AT_SLICES);
+const _: () = assert!(DESCRIPTOR_CACHE_SHARE >= 2);
