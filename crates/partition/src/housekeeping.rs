@@ -27,7 +27,7 @@ pub struct Done {
 }
 
 impl Partition {
-    /// Takes in that a piece of [`Work`] is done. `durable`: the operation ended with a sync.
+    /// Takes in that a piece of [`Work`] is done.
     pub fn work_done(&mut self, now: Now, completes: Completes, outcome: DiskOutcome) -> Done {
         let mut done = Done::default();
         match completes {

@@ -39,6 +39,7 @@ macro_rules! scripts {
 scripts! {
     acks_dropped
     append_checks
+    compaction
     crash_before_append
     delete_records
     epochs
@@ -85,6 +86,10 @@ enum Command {
     /// Lets time pass, and housekeeping run if that makes it due.
     Advance {
         ms: i64,
+    },
+    /// Runs housekeeping so many times.
+    Housekeeping {
+        times: i32,
     },
     /// The wall clock jumps.
     Jump {
@@ -159,6 +164,7 @@ impl goldenscript::Runner for Runner {
                     world.housekeeping();
                 }
             }
+            Command::Housekeeping { times } => (0..*times).for_each(|_| world.housekeeping()),
             Command::Jump { ms } => world.now.wall_ms += ms,
             Command::Kill => world.kill(),
             Command::PowerCut { seed } => world.power_cut(*seed),
