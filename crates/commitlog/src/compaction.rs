@@ -61,6 +61,7 @@ use std::sync::Arc;
 pub(crate) struct Cleaner {
     /// Everything below was compacted.
     pub first_dirty_offset: i64,
+    /// A plan was handed out, or its result is not in place yet.
     running: bool,
     /// The rest of a pass whose earlier groups are done.
     rest: Option<CompactionPlan>,
@@ -139,6 +140,14 @@ struct Cleanable {
     clean_bytes: u64,
     /// When the oldest dirty record was written, by its timestamp.
     oldest_dirty: Option<i64>,
+}
+
+impl CompactionPlan {
+    /// Tells at most so many keys apart, instead of [`limits::COMPACTION_KEYS_MAX`].
+    pub fn limit_keys(&mut self, keys_max: usize) {
+        assert!(keys_max > 0, "a pass without keys makes no progress");
+        self.keys_max = keys_max;
+    }
 }
 
 impl Cleaner {
@@ -222,7 +231,9 @@ impl Log {
         })
     }
 
-    /// Puts what a step has written in the place of the old segments.
+    /// Puts what a step has written in the place of the old segments: when the returned work is
+    /// done, the caller says so to [`Log::compaction_installed`]. Until then there is no other
+    /// plan: it would read files that are about to be replaced.
     ///
     /// If the log's front was deleted meanwhile, the step's work is thrown away.
     pub fn apply_compaction(&mut self, outcome: CompactionOutcome, now: Now) -> Vec<DiskOp> {
@@ -231,7 +242,6 @@ impl Log {
             "{}: no compaction is running",
             self.dir
         );
-        self.cleaner.running = false;
         let mut plan = outcome.plan;
         let group: Vec<Planned> = plan.segments.drain(..outcome.group_len).collect();
         if group.is_empty() {
@@ -262,6 +272,11 @@ impl Log {
             GroupResult::Rewritten(new) => Some(new),
         };
         vec![DiskOp::Steps(self.swap(at, group.len(), replacement, now))]
+    }
+
+    /// The work that [`Log::apply_compaction`] returned is done, all of it (also if it was none).
+    pub fn compaction_installed(&mut self) {
+        self.cleaner.running = false;
     }
 
     /// A step could not be carried out: nothing changed. The next plan comes after a while.

@@ -49,6 +49,16 @@ impl LeaderEpochs {
         true
     }
 
+    /// A leader was elected for `epoch` at the log's end; true if that changed anything. Epochs
+    /// that wrote nothing make way, as in Kafka.
+    pub fn begin(&mut self, epoch: i32, log_end_offset: i64) -> bool {
+        if self.latest().is_some_and(|latest| latest >= epoch) {
+            return false;
+        }
+        self.truncate_from_end(log_end_offset);
+        self.assign(epoch, log_end_offset)
+    }
+
     /// Forgets what lies wholly below `start_offset`, the log's new start; true if that changed
     /// anything.
     pub fn truncate_from_start(&mut self, start_offset: i64) -> bool {
@@ -178,6 +188,16 @@ mod tests {
         assert_eq!(known.at(9), None);
         assert_eq!(known.at(10), Some(2));
         assert_eq!(known.at(29), Some(5));
+    }
+
+    #[test]
+    fn an_election_is_noted_before_anything_is_written() {
+        let mut known = epochs(&[(2, 10), (5, 20)]);
+        assert!(!known.begin(5, 30));
+        assert!(known.begin(6, 30));
+        assert!(known.begin(8, 30), "epoch 6 wrote nothing");
+        assert_eq!(known, epochs(&[(2, 10), (5, 20), (8, 30)]));
+        assert_eq!(known.end_offset_for(8, 30), (8, 30));
     }
 
     #[test]

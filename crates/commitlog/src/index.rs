@@ -20,6 +20,7 @@
 
 use crate::disk::{Disk, read_exact_at};
 use bytes::Bytes;
+use oncelog_wire::records::BatchHeader;
 use std::io;
 
 pub(crate) const INDEX_ENTRY_BYTES: usize = 8;
@@ -225,6 +226,26 @@ pub(crate) struct IndexedBatch {
     pub size: u64,
     pub last_offset: i64,
     pub max_timestamp: i64,
+}
+
+impl IndexedBatch {
+    pub fn new(header: &BatchHeader, position: u64, size: u64) -> IndexedBatch {
+        IndexedBatch {
+            position,
+            size,
+            last_offset: header.last_offset(),
+            max_timestamp: max_timestamp(header),
+        }
+    }
+}
+
+/// The largest timestamp of a batch's records: none if compaction has left the batch empty,
+/// whatever its header remembers.
+pub(crate) fn max_timestamp(header: &BatchHeader) -> i64 {
+    match header.records_count {
+        0 => NO_TIMESTAMP,
+        _ => header.max_timestamp,
+    }
 }
 
 /// A sealed segment's `.index`. Entries are read one by one: a lookup takes about twenty small

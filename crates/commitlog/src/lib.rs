@@ -36,6 +36,8 @@ mod segment;
 pub mod slice;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use compaction::{CompactionOutcome, CompactionPlan};
 pub use config::LogConfig;

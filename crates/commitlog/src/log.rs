@@ -19,6 +19,7 @@ use crate::config::LogConfig;
 use crate::disk::FileName;
 use crate::epochs::LeaderEpochs;
 use crate::file_names::{PARTITION_METADATA, TMP, in_dir, with_suffix};
+use crate::index::{self, IndexedBatch};
 use crate::limits;
 use crate::op::{Append, DiskOp, DiskStep};
 use crate::segment::{RecentBatches, Segment};
@@ -251,6 +252,12 @@ impl Log {
         }
     }
 
+    /// A leader was elected: notes where its epoch begins, before it writes anything, so that
+    /// whoever asks about this epoch is not told that it is unknown.
+    pub fn begin_epoch(&mut self, leader_epoch: i32) {
+        self.epochs_changed |= self.epochs.begin(leader_epoch, self.end_offset());
+    }
+
     /// The append that ends with `last_offset` was carried out. To be called once for every
     /// append, in any order. Returns the end of what is written without a hole (exclusive).
     ///
@@ -339,14 +346,14 @@ impl Log {
     fn grow_active(&mut self, header: &BatchHeader, last_offset: i64, size: u64) {
         let interval = self.config.index_interval_bytes;
         let active = self.active_mut();
-        let batch = crate::index::IndexedBatch {
+        let batch = IndexedBatch {
             position: active.size,
             size,
             last_offset,
-            max_timestamp: header.max_timestamp,
+            max_timestamp: index::max_timestamp(header),
         };
         if active.size == 0 {
-            active.first_timestamp = header.max_timestamp;
+            active.first_timestamp = batch.max_timestamp;
         }
         let index = active
             .index

@@ -125,7 +125,8 @@ impl Log {
         LookIn {
             file: segment.log_file(&self.dir),
             base_offset: segment.base_offset,
-            size: segment.size,
+            // As long as its file, if a compaction may replace it.
+            size: segment.index.as_ref().map_or(u64::MAX, |_| segment.size),
             from,
         }
     }

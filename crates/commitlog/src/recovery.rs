@@ -13,9 +13,9 @@
 //!    segments after it, the last first, and cut the file. Rebuild indexes.
 //! 5. Sync what was scanned: readers may see it from now on, so it must not vanish any more.
 //!
-//! Without a checkpoint (a young log, one that another program wrote, or damage to that file),
-//! the whole log is scanned, and gaps in the offsets are taken for compaction's work; after a
-//! clean shutdown only headers are read.
+//! Without a checkpoint (a young log, or damage to that file) the whole log is scanned; after a
+//! clean shutdown only headers are read. If the file is damaged, gaps in the offsets are taken for
+//! compaction's work; if there is none, the log was never compacted and ends at the first gap.
 //!
 //! Idempotent: a crash anywhere in here leaves files that recover to the same log. Producers are
 //! not known here: [`replay_headers`] gives them the batches that they have to see.
@@ -132,6 +132,11 @@ pub fn recover(
     now: Now,
 ) -> Result<Recovered> {
     let mut report = RecoveryReport::default();
+    let checkpoint_file = in_dir(dir, CHECKPOINT);
+    let young = disk
+        .len(&checkpoint_file)
+        .map_err(RecoveryError::io(&checkpoint_file))?
+        .is_none();
     let checkpoint = read_checkpoint(disk, dir, &mut report)?;
     directory::finish_interrupted(disk, dir, checkpoint.as_ref(), &mut report)?;
     let found = directory::find_segments(disk, dir, checkpoint.as_ref(), &mut report)?;
@@ -148,7 +153,7 @@ pub fn recover(
         };
         let load = match &checkpoint {
             Some(checkpoint) => loader.load_checkpointed(&found, checkpoint),
-            None => loader.load_all(&found, clean_shutdown),
+            None => loader.load_all(&found, clean_shutdown, young),
         };
         load?
     };

@@ -42,7 +42,7 @@ pub struct LogSlice {
     end: Hint,
     /// A batch boundary at most `max_bytes` after the start; exact if it is the last such.
     cut: Option<Hint>,
-    /// Bytes of the segment when the slice was made.
+    /// Bytes of the segment when the slice was made; the file's own length is the bound as well.
     size: u64,
 }
 
@@ -123,8 +123,11 @@ impl Log {
             Some(position) => Hint::exact(position),
             None => Hint::at_or_before(floor(offset)),
         };
+        // A segment that a compaction may replace is as long as its file, and no position in it
+        // is known from memory.
+        let size = segment.index.as_ref().map_or(u64::MAX, |_| segment.size);
         let end = match recent(upper_bound) {
-            _ if upper_bound >= segment.next_offset => Hint::exact(segment.size),
+            _ if upper_bound >= segment.next_offset => Hint::exact(size),
             Some(position) => Hint::exact(position),
             None => Hint::at_or_before(floor(upper_bound - 1)),
         };
@@ -150,7 +153,7 @@ impl Log {
             start,
             end,
             cut,
-            size: segment.size,
+            size,
         }))
     }
 
@@ -203,7 +206,6 @@ pub fn resolve(
 ) -> io::Result<Option<Resolved>> {
     let max_bytes = slice.max_bytes.min(u64::from(max_bytes));
     let at_least_one = slice.at_least_one && at_least_one;
-    // The file may have been replaced by a shorter one.
     let size = match slice.start.exact && slice.end.exact {
         true => slice.size,
         false => disk

@@ -216,15 +216,10 @@ impl<'a> Output<'a> {
             let message = "the compacted segment does not fit 2 GiB";
             return Err(io::Error::new(io::ErrorKind::InvalidData, message));
         }
-        let batch_at = IndexedBatch {
-            position: self.size,
-            size,
-            last_offset: header.last_offset(),
-            max_timestamp: header.max_timestamp,
-        };
+        let batch_at = IndexedBatch::new(&header, self.size, size);
         self.index.push(&batch_at, self.interval_bytes);
         if self.size == 0 {
-            self.first_timestamp = header.max_timestamp;
+            self.first_timestamp = batch_at.max_timestamp;
         }
         self.size += size;
         self.next_offset = header.next_offset();

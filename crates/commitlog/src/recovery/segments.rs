@@ -7,7 +7,7 @@ use crate::config::LogConfig;
 use crate::disk::{Disk, read_file};
 use crate::epochs::LeaderEpochs;
 use crate::execute::execute_step;
-use crate::index::{IndexFile, IndexedBatch, NO_TIMESTAMP, SegmentIndex, TimeIndexFile};
+use crate::index::{self, IndexFile, IndexedBatch, NO_TIMESTAMP, SegmentIndex, TimeIndexFile};
 use crate::limits;
 use crate::log::replace_file;
 use crate::op::DiskStep;
@@ -56,8 +56,18 @@ impl Loader<'_> {
         Ok(segments)
     }
 
-    /// No checkpoint: scans everything, or after a clean shutdown trusts everything.
-    pub fn load_all(&mut self, found: &[FoundSegment], trusted: bool) -> Result<Vec<Segment>> {
+    /// No checkpoint that can be read: scans everything, or after a clean shutdown trusts
+    /// everything.
+    ///
+    /// `young`: there never was one. Then nothing was compacted or deleted either, both of which
+    /// write one first: the log starts at 0, and a gap is an append that a crash took, in front of
+    /// one to the next segment that was quicker.
+    pub fn load_all(
+        &mut self,
+        found: &[FoundSegment],
+        trusted: bool,
+        young: bool,
+    ) -> Result<Vec<Segment>> {
         // Kafka's cleaner leaves empty segments behind; only the last one may be empty here.
         let last = found.last().map(|segment| segment.base_offset);
         let stays = |s: &FoundSegment| s.bytes > 0 || Some(s.base_offset) == last;
@@ -75,13 +85,16 @@ impl Loader<'_> {
             segments.push(self.load_trusted(last, last.bytes, None)?);
             return Ok(segments);
         }
-        let first = found[0].base_offset;
+        let (first, offsets) = match young {
+            true => (0, Offsets::Gapless),
+            false => (found[0].base_offset, Offsets::Rising),
+        };
         let start = Point {
             offset: first,
             segment: first,
             position: 0,
         };
-        self.load_tail(&found, start, Offsets::Rising, &mut segments)?;
+        self.load_tail(&found, start, offsets, &mut segments)?;
         Ok(segments)
     }
 
@@ -108,12 +121,12 @@ impl Loader<'_> {
             segment.index_file(self.dir),
             segment.time_index_file(self.dir),
         );
-        let index = IndexFile::open(self.disk, &index_file, found.base_offset).map_err(&io)?;
+        let offsets = IndexFile::open(self.disk, &index_file, found.base_offset).map_err(&io)?;
         let times = TimeIndexFile::open(self.disk, &times_file, found.base_offset).map_err(&io)?;
-        let (Some(index), Some(times)) = (index, times) else {
+        let (Some(offsets), Some(times)) = (offsets, times) else {
             return Ok(None);
         };
-        let (Ok(entry), Ok(time)) = (index.last(), times.last()) else {
+        let (Ok(entry), Ok(time)) = (offsets.last(), times.last()) else {
             return Ok(None);
         };
         let first = read_header(self.disk, &log_file, 0).map_err(&io)?;
@@ -138,14 +151,14 @@ impl Loader<'_> {
             if !is_first && batch.position - unindexed_from > UNINDEXED_BYTES_MAX {
                 return Ok(None);
             }
-            max_timestamp = max_timestamp.max(batch.header.max_timestamp);
+            max_timestamp = max_timestamp.max(index::max_timestamp(&batch.header));
             segment.next_offset = batch.header.next_offset();
         }
         let indexed_max = time.map_or(NO_TIMESTAMP, |time| time.timestamp);
-        if max_timestamp.max(first.max_timestamp) > indexed_max {
+        if max_timestamp.max(index::max_timestamp(&first)) > indexed_max {
             return Ok(None);
         }
-        segment.first_timestamp = first.max_timestamp;
+        segment.first_timestamp = index::max_timestamp(&first);
         segment.max_timestamp = time.unwrap_or(segment.max_timestamp);
         Ok(Some(segment))
     }
@@ -213,7 +226,7 @@ impl Loader<'_> {
         if from > 0 {
             let first = read_header(self.disk, &file, 0).map_err(&io)?;
             let first = first.ok_or_else(|| damaged(0, "no batch".to_owned()))?;
-            segment.first_timestamp = first.max_timestamp;
+            segment.first_timestamp = index::max_timestamp(&first);
         }
         let chunk = limits::SCAN_CHUNK_BYTES;
         let mut scanner = Scanner::new(self.disk, &file, from, limit, chunk);
@@ -428,14 +441,9 @@ fn check_offset(
 }
 
 fn grow(segment: &mut Segment, batch: &Found, resumed: bool, interval_bytes: u64) {
-    let indexed = IndexedBatch {
-        position: batch.position,
-        size: batch.size(),
-        last_offset: batch.header.last_offset(),
-        max_timestamp: batch.header.max_timestamp,
-    };
+    let indexed = IndexedBatch::new(&batch.header, batch.position, batch.size());
     if batch.position == 0 {
-        segment.first_timestamp = batch.header.max_timestamp;
+        segment.first_timestamp = indexed.max_timestamp;
     }
     let index = segment
         .index

@@ -1,0 +1,9 @@
+//! Tests of the log as a whole: against a model under random operations and crashes (`model`),
+//! and in named situations.
+
+mod compaction;
+mod model;
+mod reading;
+mod recovery;
+mod retention;
+mod world;
