@@ -27,9 +27,10 @@ pub const FRAME_STALL: Duration = Duration::from_secs(30);
 /// ... and must arrive, in all, within a minute plus its size at this pace.
 pub const FRAME_BYTES_PER_SECOND_MIN: usize = 32 << 10;
 
-/// The one frame that is let past a full budget must arrive within this, plus its size at
-/// [`FINISHER_BYTES_PER_SECOND_MIN`]: the others wait for it.
+/// The one frame that is let past a full budget must arrive within a grace, plus its size at
+/// [`FINISHER_BYTES_PER_SECOND_MIN`], and may rest only shortly: the others wait for it.
 pub const FINISHER_GRACE: Duration = Duration::from_secs(5);
+pub const FINISHER_STALL: Duration = Duration::from_secs(2);
 pub const FINISHER_BYTES_PER_SECOND_MIN: usize = 1 << 20;
 
 /// Encoded answer bytes gathered for one write; file slices do not count.

@@ -307,22 +307,23 @@ impl Reading {
             self.frame_began_ms = now_ms;
         }
         let size = self.frames.frame_bytes();
-        let in_all = match self.frames.is_finisher() {
-            true => allowance(
+        let (stall, grace, bytes_per_second) = match self.frames.is_finisher() {
+            true => (
+                limits::FINISHER_STALL,
                 limits::FINISHER_GRACE,
-                size,
                 limits::FINISHER_BYTES_PER_SECOND_MIN,
             ),
-            false => allowance(
+            false => (
+                limits::FRAME_STALL,
                 2 * limits::FRAME_STALL,
-                size,
                 limits::FRAME_BYTES_PER_SECOND_MIN,
             ),
         };
-        let stall = now_ms + limits::FRAME_STALL.as_millis() as u64;
+        let stall_due = now_ms + stall.as_millis() as u64;
+        let due = self.frame_began_ms + allowance(grace, size, bytes_per_second);
         self.connection
             .frame_due_ms
-            .store(stall.min(self.frame_began_ms + in_all), SeqCst);
+            .store(stall_due.min(due), SeqCst);
     }
 }
 
