@@ -111,7 +111,7 @@ fn recompress(batch: &ProducedBatch, codec: Compression) -> Result<Batch, Reject
 mod tests {
     use super::*;
     use oncelog_wire::clock::Instant;
-    use oncelog_wire::records::{check_produced, crc_is_valid};
+    use oncelog_wire::records::{Record, check_produced, crc_is_valid};
 
     const NOW: Now = Now {
         instant: Instant(1),
@@ -135,11 +135,9 @@ mod tests {
         batch
     }
 
-    fn values(batch: &Batch) -> Vec<(i64, i64, Option<Bytes>, Option<Bytes>, usize)> {
-        let records = batch.records(1 << 20).unwrap().map(|r| r.unwrap());
-        records
-            .map(|r| (r.offset, r.timestamp, r.key, r.value, r.headers.len()))
-            .collect()
+    fn records(batch: &Batch) -> Vec<Record> {
+        let records = batch.records(1 << 20).unwrap();
+        records.map(|record| record.unwrap()).collect()
     }
 
     #[test]
@@ -165,7 +163,11 @@ mod tests {
         assert_eq!(rewritten.body, batch.bytes.slice(HEADER_LEN..));
         let stored = stored(&rewritten);
         assert_eq!(stored.header.timestamp_type(), TimestampType::LogAppendTime);
-        assert!(values(&stored).iter().all(|value| value.1 == 70_000));
+        assert!(
+            records(&stored)
+                .iter()
+                .all(|record| record.timestamp == 70_000)
+        );
     }
 
     #[test]
@@ -194,7 +196,7 @@ mod tests {
                 let stored = stored(&rewritten);
                 assert_eq!(stored.header.compression(), Ok(to));
                 let original = Batch::parse(&batch.bytes).unwrap();
-                assert_eq!(values(&stored), values(&original));
+                assert_eq!(records(&stored), records(&original));
                 let producer = |h: &BatchHeader| {
                     (
                         h.producer_id,

@@ -17,6 +17,7 @@ fn jars() -> PathBuf {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the tool reads a real file")]
 #[ignore = "needs java and Kafka's jars (`cargo xtask dump-log` fetches them)"]
 fn dump_log_segments_reads_our_snapshot() {
     let mut world = World::default();
