@@ -103,10 +103,17 @@ impl Broker {
 
     /// When to send [`Input::Tick`] if nothing else comes first.
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.shutdown != shutdown::Progress::Running {
+            return None;
+        }
         self.timers.next()
     }
 
     fn request(&mut self, connection: ConnectionId, request: Prepared) {
+        if self.shutdown != shutdown::Progress::Running {
+            // An append after the checkpoints were taken would make the clean marker a lie.
+            return self.close(connection, "the broker is shutting down");
+        }
         let meta = RequestMeta {
             correlation_id: request.correlation_id,
             api_key: request.body.api_key(),
@@ -161,6 +168,9 @@ impl Broker {
     }
 
     fn fire_timers(&mut self) {
+        if self.shutdown != shutdown::Progress::Running {
+            return;
+        }
         while let Some(timer) = self.timers.pop_due(self.now.instant) {
             match timer {
                 Timer::Fetch(request) => apis::fetch::deadline(self, request),

@@ -156,6 +156,11 @@ impl Producer {
             return Err(format!("batch at {first} was acknowledged twice"));
         };
         batch.acked = true;
+        let (count, at) = (batch.count, answer.base_offset);
+        let (producer, partition) = (self.number, self.partition);
+        context.trace(|| {
+            format!("p{producer}:{first}, {count} records, acknowledged at {partition}@{at}")
+        });
         let place = (TOPIC.to_owned(), self.partition);
         for number in 0..batch.count {
             let offset = answer.base_offset + i64::from(number);
