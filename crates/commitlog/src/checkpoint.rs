@@ -92,10 +92,11 @@ impl Checkpoint {
         let mut line = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
         let log_start_offset = number(line("log-start-offset")?)?;
         let mut point = line("recovery-point")?.splitn(3, ' ');
-        let mut recovery_point = Point::default();
-        recovery_point.offset = number(point.next()?)?;
-        recovery_point.segment = number(point.next()?)?;
-        recovery_point.position = number(point.next()?)? as u64;
+        let recovery_point = Point {
+            offset: number(point.next()?)?,
+            segment: number(point.next()?)?,
+            position: number(point.next()?)? as u64,
+        };
         let first_dirty_offset = number(line("first-dirty-offset")?)?;
         let count = number(line("segments")?)? as usize;
         let mut segments = Vec::new();

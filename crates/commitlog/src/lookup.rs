@@ -38,11 +38,11 @@ struct LookIn {
     file: FileName,
     base_offset: i64,
     size: u64,
-    from: From,
+    from: Begin,
 }
 
 #[derive(Clone, Debug)]
-enum From {
+enum Begin {
     /// The batch wanted begins here or later.
     Position(u64),
     /// As the index files say.
@@ -115,9 +115,9 @@ impl Log {
                 // bound, so that what is there is written.
                 let below = |entry: TimeEntry| entry.last_offset.min(upper_bound) - 1;
                 let floor = entry.and_then(|entry| index.floor(below(entry)));
-                From::Position(floor.map_or(0, |entry| entry.position))
+                Begin::Position(floor.map_or(0, |entry| entry.position))
             }
-            None => From::Indexes {
+            None => Begin::Indexes {
                 times: segment.time_index_file(&self.dir),
                 offsets: segment.index_file(&self.dir),
             },
@@ -151,8 +151,8 @@ fn look_up_in(
     segment: &LookIn,
 ) -> io::Result<Option<TimestampHit>> {
     let from = match &segment.from {
-        From::Position(position) => *position,
-        From::Indexes { times, offsets } => {
+        Begin::Position(position) => *position,
+        Begin::Indexes { times, offsets } => {
             indexed_position(disk, lookup, segment, times, offsets)?
         }
     };

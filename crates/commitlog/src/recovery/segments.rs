@@ -7,11 +7,13 @@ use crate::config::LogConfig;
 use crate::disk::{Disk, read_file};
 use crate::epochs::LeaderEpochs;
 use crate::execute::execute_step;
-use crate::index::{self, IndexFile, IndexedBatch, NO_TIMESTAMP, SegmentIndex, TimeIndexFile};
+use crate::index::{
+    self, IndexFile, IndexedBatch, NO_TIMESTAMP, SegmentIndex, TimeEntry, TimeIndexFile,
+};
 use crate::limits;
 use crate::log::replace_file;
 use crate::op::DiskStep;
-use crate::scan::{Flaw, Found, Scanner, read_header};
+use crate::scan::{Flaw, Found, Scanner, indexed_position, locate, read_header};
 use crate::segment::Segment;
 use oncelog_wire::clock::Now;
 
@@ -158,9 +160,35 @@ impl Loader<'_> {
         if max_timestamp.max(index::max_timestamp(&first)) > indexed_max {
             return Ok(None);
         }
+        if let Some(time) = time
+            && !self.has_batch(&segment, &time)?
+        {
+            return Ok(None);
+        }
         segment.first_timestamp = index::max_timestamp(&first);
         segment.max_timestamp = time.unwrap_or(segment.max_timestamp);
         Ok(Some(segment))
+    }
+
+    /// Whether there is a batch with this last offset and timestamp: retention goes by it.
+    fn has_batch(&self, segment: &Segment, time: &TimeEntry) -> Result<bool> {
+        let file = segment.log_file(self.dir);
+        let io = RecoveryError::io(&file);
+        let index_file = segment.index_file(self.dir);
+        let below = time.last_offset - 1;
+        let (disk, base_offset) = (self.disk, segment.base_offset);
+        let from = indexed_position(disk, &file, &index_file, base_offset, |index| {
+            index.floor(below)
+        });
+        let from = from.map_err(&io)?;
+        let Ok(located) = locate(disk, &file, from, segment.size, time.last_offset) else {
+            return Ok(false); // the scan that follows says what is wrong
+        };
+        let header = read_header(disk, &file, located.position()).map_err(&io)?;
+        Ok(header.is_some_and(|header| {
+            header.last_offset() == time.last_offset
+                && index::max_timestamp(&header) == time.timestamp
+        }))
     }
 
     /// A segment that may go on: trusted up to `limit`, indexed in memory. `expected`: the offset
@@ -173,10 +201,9 @@ impl Loader<'_> {
     ) -> Result<Segment> {
         let names = Segment::new(found.base_offset, 0);
         let bytes_max = limits::CHECKPOINT_FILE_BYTES_MAX;
-        let read = |file: &str| match read_file(self.disk, file, bytes_max) {
-            Ok(content) => content,
-            Err(_) => None, // rebuilt from the log, which will say so if the disk is at fault
-        };
+        // Unreadable is as good as missing: it is rebuilt from the log, which will say so if the
+        // disk is at fault.
+        let read = |file: &str| read_file(self.disk, file, bytes_max).unwrap_or_default();
         let offsets = read(&names.index_file(self.dir));
         let times = read(&names.time_index_file(self.dir));
         if let (Some(offsets), Some(times)) = (offsets, times) {
