@@ -22,7 +22,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use commands::{cluster, completions, config, consume, demo, group, produce, topic};
+use commands::{cluster, completions, config, consume, demo, group, produce, start, topic};
 use failure::{EXIT_CODES_HELP, Exit, Failure};
 use options::{GlobalArgs, Options};
 
@@ -38,19 +38,21 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Start(start::Args),
+    Demo(demo::Args),
     Produce(produce::Args),
     Consume(consume::Args),
     Topic(topic::Args),
     Group(group::Args),
     Config(config::Args),
     Cluster(cluster::Args),
-    Demo(demo::Args),
     Completions(completions::Args),
 }
 
 fn run(cli: &Cli) -> Result<()> {
     let options = Options::resolve(&cli.global)?;
     match &cli.command {
+        Command::Start(args) => start::run(args),
         Command::Produce(args) => produce::run(&options, args),
         Command::Consume(args) => consume::run(&options, args),
         Command::Topic(args) => topic::run(&options, args),
@@ -64,7 +66,10 @@ fn run(cli: &Cli) -> Result<()> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(cli.global.verbose);
+    // A broker has a log of its own.
+    if !matches!(cli.command, Command::Start(_)) {
+        start_logging(cli.global.verbose);
+    }
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(error, &cli.global),

@@ -7,4 +7,5 @@ pub mod consume;
 pub mod demo;
 pub mod group;
 pub mod produce;
+pub mod start;
 pub mod topic;

@@ -27,7 +27,10 @@ impl Broker {
         let failed = |why: std::io::Error| {
             Failure::refused("the demo's broker could not be started").why(why.to_string())
         };
-        let data = tempfile::Builder::new().prefix("oncelog-demo-").tempdir().map_err(failed)?;
+        let data = tempfile::Builder::new()
+            .prefix("oncelog-demo-")
+            .tempdir()
+            .map_err(failed)?;
         let path = data.path().to_owned();
         // A port that is free now; the broker keeps it over its restarts.
         let port = TcpListener::bind("127.0.0.1:0")
@@ -36,7 +39,13 @@ impl Broker {
             .port();
         let child = spawn(port, &path).map_err(failed)?;
         let bootstrap = format!("127.0.0.1:{port}");
-        let mut broker = Broker { child, bootstrap, port, data: Some(data), path };
+        let mut broker = Broker {
+            child,
+            bootstrap,
+            port,
+            data: Some(data),
+            path,
+        };
         broker.wait_until_ready()?;
         Ok(broker)
     }
@@ -78,12 +87,16 @@ impl Broker {
                 return Ok(());
             }
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(Failure::refused(format!("the demo's broker ended with {status}"))
-                    .why(last_lines(&self.path.join(LOG))));
+                return Err(
+                    Failure::refused(format!("the demo's broker ended with {status}"))
+                        .why(last_lines(&self.path.join(LOG))),
+                );
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        Err(Failure::refused(format!("the demo's broker was not ready within {READY:?}")))
+        Err(Failure::refused(format!(
+            "the demo's broker was not ready within {READY:?}"
+        )))
     }
 }
 
@@ -97,7 +110,10 @@ impl Drop for Broker {
 }
 
 fn spawn(port: u16, dir: &Path) -> std::io::Result<Child> {
-    let log = File::options().create(true).append(true).open(dir.join(LOG))?;
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join(LOG))?;
     Command::new(std::env::current_exe()?)
         .arg("start")
         .arg("--data-dir")

@@ -49,7 +49,11 @@ pub fn run(options: &Options, args: &Args) -> Result<()> {
         }
     };
     let mut broker = Broker::start()?;
-    say(format!("A broker runs at {} (data: {}).", broker.bootstrap(), broker.data_dir().display()));
+    say(format!(
+        "A broker runs at {} (data: {}).",
+        broker.bootstrap(),
+        broker.data_dir().display()
+    ));
     let levels = [Level::AtMostOnce, Level::AtLeastOnce, Level::Idempotent];
     say(format!(
         "Three producers send {} records each, over about {} s: {}.",
@@ -73,7 +77,10 @@ pub fn run(options: &Options, args: &Args) -> Result<()> {
             ready.as_millis()
         ));
     }
-    let sent: Vec<_> = streams.into_iter().map(Stream::finish).collect::<Result<_, Failure>>()?;
+    let sent: Vec<_> = streams
+        .into_iter()
+        .map(Stream::finish)
+        .collect::<Result<_, Failure>>()?;
     say("All sent. Reading everything back from the beginning with fresh consumers...".to_owned());
     let mut tallies = Vec::new();
     for sent in &sent {
@@ -82,7 +89,10 @@ pub fn run(options: &Options, args: &Args) -> Result<()> {
     report(&tallies, options);
     if args.keep {
         let (bootstrap, data) = broker.keep();
-        say(format!("\nThe broker still runs at {bootstrap} (data: {}).", data.display()));
+        say(format!(
+            "\nThe broker still runs at {bootstrap} (data: {}).",
+            data.display()
+        ));
         say(format!("Try: oncelog topic list -b {bootstrap}"));
     }
     Ok(verdict(&tallies)?)
@@ -111,7 +121,9 @@ fn report(tallies: &[Tally], options: &Options) {
         );
     }
     println!("\nLOST: sent (acks=0) or acknowledged (acks=1, all), and not there afterwards.");
-    println!("acks=0 may lose, acks=1 with retries may duplicate; acks=all with idempotence does neither.");
+    println!(
+        "acks=0 may lose, acks=1 with retries may duplicate; acks=all with idempotence does neither."
+    );
 }
 
 /// What was promised is checked, not only shown.

@@ -42,15 +42,21 @@ impl Level {
 
     fn properties(self) -> [(&'static str, &'static str); 3] {
         match self {
-            Level::AtMostOnce => {
-                [("acks", "0"), ("enable.idempotence", "false"), ("retries", "0")]
-            }
-            Level::AtLeastOnce => {
-                [("acks", "1"), ("enable.idempotence", "false"), ("retries", "2147483647")]
-            }
-            Level::Idempotent => {
-                [("acks", "all"), ("enable.idempotence", "true"), ("retries", "2147483647")]
-            }
+            Level::AtMostOnce => [
+                ("acks", "0"),
+                ("enable.idempotence", "false"),
+                ("retries", "0"),
+            ],
+            Level::AtLeastOnce => [
+                ("acks", "1"),
+                ("enable.idempotence", "false"),
+                ("retries", "2147483647"),
+            ],
+            Level::Idempotent => [
+                ("acks", "all"),
+                ("enable.idempotence", "true"),
+                ("retries", "2147483647"),
+            ],
         }
     }
 }
@@ -93,8 +99,10 @@ impl ProducerContext for Reports {
         if let Ok(message) = result
             && let Some(number) = number_of(message.payload())
         {
-            let mut acknowledged =
-                self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut acknowledged = self
+                .acknowledged
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             acknowledged.insert(number);
         }
     }
@@ -102,7 +110,11 @@ impl ProducerContext for Reports {
 
 /// The number that a record of the demo carries.
 pub fn number_of(payload: Option<&[u8]>) -> Option<u32> {
-    std::str::from_utf8(payload?).ok()?.strip_prefix("record ")?.parse().ok()
+    std::str::from_utf8(payload?)
+        .ok()?
+        .strip_prefix("record ")?
+        .parse()
+        .ok()
 }
 
 impl Stream {
@@ -124,12 +136,19 @@ impl Stream {
         }
         let reports = Reports::default();
         let producer: BaseProducer<Reports> =
-            config.create_with_context(reports.clone()).map_err(|error| {
-                Failure::refused("the demo's producer could not be made").why(error.to_string())
-            })?;
-        let thread =
-            std::thread::spawn(move || send(&producer, level, count, pace).map(|()| reports.take()));
-        Ok(Stream { level, count, thread })
+            config
+                .create_with_context(reports.clone())
+                .map_err(|error| {
+                    Failure::refused("the demo's producer could not be made").why(error.to_string())
+                })?;
+        let thread = std::thread::spawn(move || {
+            send(&producer, level, count, pace).map(|()| reports.take())
+        });
+        Ok(Stream {
+            level,
+            count,
+            thread,
+        })
     }
 
     pub fn finish(self) -> Result<Sent, Failure> {
@@ -137,14 +156,25 @@ impl Stream {
             .thread
             .join()
             .expect("a stream does not panic")
-            .map_err(|error| Failure::refused("the demo's producer failed").why(error.to_string()))?;
-        Ok(Sent { level: self.level, count: self.count, acknowledged })
+            .map_err(|error| {
+                Failure::refused("the demo's producer failed").why(error.to_string())
+            })?;
+        Ok(Sent {
+            level: self.level,
+            count: self.count,
+            acknowledged,
+        })
     }
 }
 
 impl Reports {
     fn take(&self) -> BTreeSet<u32> {
-        std::mem::take(&mut self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(
+            &mut self
+                .acknowledged
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 }
 

@@ -47,7 +47,11 @@ impl Tally {
         }
         let lost = match sent.level {
             Level::AtMostOnce => (0..sent.count).filter(|n| !times.contains_key(n)).count(),
-            _ => sent.acknowledged.iter().filter(|n| !times.contains_key(n)).count(),
+            _ => sent
+                .acknowledged
+                .iter()
+                .filter(|n| !times.contains_key(n))
+                .count(),
         };
         Ok(Tally {
             level: sent.level,
