@@ -12,11 +12,14 @@
 
 mod support;
 
-use oncelog_partition::{Completes, WINDOW};
+use oncelog_partition::Completes;
 use oncelog_wire::records::Compression;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 use support::{Produce, World};
+
+/// What Kafka's clients keep in flight at most with idempotence on.
+const IN_FLIGHT_MAX: usize = 5;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -103,14 +106,15 @@ impl Test {
         // Far beyond what a history lasts: an expired producer is another test.
         world.config.producer_id_expiration_ms = 1 << 40;
         world.create();
-        let client = |id| Client {
+        let client = |id, next_sequence| Client {
             id,
-            next_sequence: 0,
+            next_sequence,
             in_flight: VecDeque::new(),
         };
         Test {
             world,
-            clients: vec![client(7), client(8)],
+            // The second one's sequences soon start again at 0.
+            clients: vec![client(7, 0), client(8, i32::MAX - 20)],
             acknowledged: BTreeMap::new(),
             damaged: false,
             deleted: false,
@@ -167,7 +171,7 @@ impl Test {
 
     fn send_new(&mut self, client: usize, count: i32) {
         let client = &mut self.clients[client];
-        if client.in_flight.len() == WINDOW {
+        if client.in_flight.len() == IN_FLIGHT_MAX {
             return; // max.in.flight.requests.per.connection
         }
         let mut sent = Sent {
@@ -175,7 +179,7 @@ impl Test {
             count,
             answer: None,
         };
-        client.next_sequence += count;
+        client.next_sequence = after(client.next_sequence, count);
         let duplicate = deliver(&mut self.world, client.id, &mut sent);
         assert!(!duplicate, "{sent:?} was never sent before");
         client.in_flight.push_back(sent);
@@ -234,7 +238,7 @@ impl Test {
             for batch in mine {
                 let header = &batch.header;
                 let (first, last) = (header.base_sequence, header.last_sequence());
-                let expected = expected.replace(last + 1);
+                let expected = expected.replace(after(last, 1));
                 let in_order = expected.is_none_or(|expected| expected == first);
                 assert!(
                     in_order,
@@ -264,6 +268,11 @@ impl Test {
         told.sort_unstable();
         assert_eq!(stored, told, "every acknowledged batch once, and no other");
     }
+}
+
+/// The sequence `count` after `sequence`: from `i32::MAX` on to 0.
+fn after(sequence: i32, count: i32) -> i32 {
+    sequence.wrapping_add(count) & i32::MAX
 }
 
 /// Sends one batch; whether the broker called it a duplicate.
