@@ -161,8 +161,8 @@ impl Broker {
             DiskWork::Background => {
                 expect_done(outcome, "background steps");
             }
-            DiskWork::TimestampLookup { request, at } => {
-                apis::list_offsets::found(self, request, at, outcome);
+            DiskWork::TimestampLookup { request, at, key } => {
+                apis::list_offsets::found(self, request, at, key, outcome);
             }
         }
     }
@@ -267,7 +267,7 @@ impl Broker {
     ) {
         let now = self.now;
         let Some(hosted) = self.topics.get_mut(key) else {
-            return crate::deletion::work_came_back(self, key);
+            return crate::deletion::work_came_back(self, key, completes);
         };
         hosted.in_flight -= 1;
         let outcome = match outcome {

@@ -13,7 +13,8 @@ use crate::quorum;
 use crate::timers::Timer;
 use crate::topics::{Hosted, PartitionKey};
 use crate::waiters::DiskWork;
-use oncelog_commitlog::{DiskOp, DiskStep, FileName};
+use oncelog_commitlog::{DiskOp, DiskOutcome, DiskStep, FileName};
+use oncelog_partition::Completes;
 use oncelog_wire::Uuid;
 use std::collections::BTreeMap;
 
@@ -77,8 +78,10 @@ fn rename_if_idle(broker: &mut Broker) {
     broker.disk(DiskOp::Steps(steps), DiskWork::TopicFilesRenamed);
 }
 
-/// Disk work of a partition that is being deleted came back.
-pub(crate) fn work_came_back(broker: &mut Broker, key: PartitionKey) {
+/// Disk work of a partition that is being deleted came back. Nobody waits for what it brings any
+/// more, but the log must know that no append of its own is on its way.
+pub(crate) fn work_came_back(broker: &mut Broker, key: PartitionKey, completes: Completes) {
+    let now = broker.now;
     let mut hosted = broker
         .waiters
         .deletion
@@ -86,6 +89,11 @@ pub(crate) fn work_came_back(broker: &mut Broker, key: PartitionKey) {
         .remove(&key)
         .expect("disk work belongs to a hosted partition or to one that is being deleted");
     hosted.in_flight -= 1;
+    if let Completes::Append { .. } = completes {
+        hosted
+            .partition
+            .work_done(now, completes, DiskOutcome::Done);
+    }
     retire(broker, key, hosted);
     rename_if_idle(broker);
 }

@@ -6,7 +6,8 @@
 //!
 //! Bounds: `max.incremental.fetch.session.cache.slots` sessions, [`limits::SESSION_PARTITIONS`]
 //! partitions each; when all slots are taken, one that was not used for
-//! [`limits::SESSION_EVICTION_MS`] makes room, or the client gets a sessionless answer.
+//! [`limits::SESSION_EVICTION_MS`] makes room, or the client gets a sessionless answer. (Kafka also
+//! lets a larger session take the place of a smaller one that is old, though in use.)
 
 use crate::limits;
 use oncelog_coordinator::seed::Seed;
@@ -174,6 +175,11 @@ impl FetchSessions {
                 session.forget(&(reference.clone(), *index));
             }
         }
+        if session.partitions.is_empty() {
+            // Nothing is left to remember: the answer, with session id 0, says so.
+            self.sessions.remove(&request.session_id);
+            return Ok((wanted_of(request, by_id), SessionUse::None));
+        }
         if session.partitions.len() > limits::SESSION_PARTITIONS {
             self.sessions.remove(&request.session_id);
             return Err(ErrorCode::FetchSessionIdNotFound);
@@ -195,8 +201,15 @@ impl FetchSessions {
     }
 
     /// Notes what the client is told of a partition; false if an incremental answer may leave it
-    /// out (nothing new, no bytes).
-    pub fn tell(&mut self, id: i32, want: &Wanted, told: Told, has_bytes: bool) -> bool {
+    /// out (nothing new, no bytes). `its_turn`: the answer has room for bytes of this partition.
+    pub fn tell(
+        &mut self,
+        id: i32,
+        want: &Wanted,
+        told: Told,
+        has_bytes: bool,
+        its_turn: bool,
+    ) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else {
             return true;
         };
@@ -206,7 +219,7 @@ impl FetchSessions {
         };
         let changed = remembered.told != told || told.error != 0;
         remembered.told = told;
-        if has_bytes {
+        if has_bytes && its_turn {
             // Those that gave data wait their turn, so that no partition starves the others.
             session.order.remove(&remembered.place);
             remembered.place = session.next_place;

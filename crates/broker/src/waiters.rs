@@ -38,18 +38,22 @@ pub enum DiskWork {
         request: RequestId,
         /// Indexes of the topic and the partition in the response.
         at: (usize, usize),
+        key: PartitionKey,
     },
 }
 
 /// A produce request whose appends are not all below their high watermarks.
 pub struct ParkedProduce {
     pub response: ProduceResponse,
-    /// The watermark that each partition must reach, and where its answer stands.
-    pub waiting: BTreeMap<(PartitionKey, i64), (usize, usize)>,
+    /// The watermark that each partition must reach, and where the answers that wait for it stand
+    /// (indexes of the topic and the partition in the response): more than one if the request
+    /// holds a batch and its duplicate.
+    pub waiting: BTreeMap<(PartitionKey, i64), Vec<(usize, usize)>>,
 }
 
 /// A ListOffsets request with timestamp lookups on disk.
 pub struct ParkedListOffsets {
+    pub version: i16,
     pub response: ListOffsetsResponse,
     pub outstanding: usize,
 }

@@ -6,11 +6,14 @@
 //! names file slices; they are resolved to exact bytes, under `max_bytes`, outside the core
 //! (see [`crate::answer`]).
 //!
-//! Deviations from Kafka: none known for consumers. Fetches of followers (`replica_id` >= 0) are
-//! refused until replication exists.
+//! Deviations from Kafka: an answer holds whole batches only (Kafka cuts the last one off at the
+//! limit, for the client to drop). A wait is never longer than five minutes. Fetches of followers
+//! (`replica_id` >= 0) are refused with UNSUPPORTED_VERSION until replication exists.
 //!
 //! Non-obvious: an error in any partition completes the request at once, as does a partition
-//! whose offset lies in a sealed segment (there is plenty to send).
+//! whose offset lies in a sealed segment (there is plenty to send). A partition counts towards
+//! `min_bytes` with no more than its own limit. In a session, partitions whose bytes were sent move
+//! to the back; which ones those are is estimated here, because the exact bytes are found later.
 
 use super::{epoch, isolation};
 use crate::answer::{AnswerBody, FetchAnswer, SliceAt};
@@ -73,7 +76,7 @@ pub(crate) fn handle(broker: &mut Broker, request: RequestId, version: i16, fetc
         parts: Vec::with_capacity(wanted.len()),
         session,
         isolation: isolation(fetch.isolation_level),
-        min_bytes: fetch.min_bytes.max(0) as u64,
+        min_bytes: fetch.min_bytes.clamp(0, fetch.max_bytes.max(0)) as u64,
         max_bytes: fetch.max_bytes.min(broker.config.fetch_max_bytes),
         available: 0,
     };
@@ -99,6 +102,9 @@ pub(crate) fn handle(broker: &mut Broker, request: RequestId, version: i16, fetc
     broker.waiters.fetch.insert(request, parked);
 }
 
+/// What a partition says of an offset in a sealed segment: more than anybody waits for.
+const PLENTY: u64 = u64::MAX;
+
 fn is_follower(fetch: &FetchRequest) -> bool {
     fetch.replica_id >= 0 || fetch.replica_state.replica_id >= 0
 }
@@ -115,13 +121,17 @@ fn key_of(broker: &Broker, want: &Wanted) -> Option<PartitionKey> {
     broker.topics.get(key).map(|_| key)
 }
 
+fn max_bytes(want: &Wanted) -> u64 {
+    want.max_bytes.max(0) as u64
+}
+
 fn ask(want: &Wanted, isolation: Isolation) -> FetchParams {
     FetchParams {
         fetch_offset: want.fetch_offset,
         current_leader_epoch: epoch(want.current_leader_epoch),
         last_fetched_epoch: epoch(want.last_fetched_epoch),
         isolation,
-        max_bytes: want.max_bytes.max(0) as u64,
+        max_bytes: max_bytes(want),
         // Which partition is the first with data is known when the slices are resolved.
         at_least_one: true,
     }
@@ -139,9 +149,10 @@ fn look(
         .partition
         .fetch(&ask(want, isolation))
         .map_err(|_| ())?;
-    match view.diverging_epoch {
-        Some(_) => Err(()),
-        None => Ok(view.available_bytes),
+    match (view.diverging_epoch, view.available_bytes) {
+        (Some(_), _) => Err(()),
+        (None, PLENTY) => Ok(PLENTY),
+        (None, bytes) => Ok(bytes.min(max_bytes(want))),
     }
 }
 
@@ -212,10 +223,16 @@ fn unpark(broker: &mut Broker, request: RequestId, parked: &ParkedFetch) {
 fn complete(broker: &mut Broker, request: RequestId, parked: ParkedFetch) {
     let mut response = FetchResponse::default();
     let mut slices = Vec::new();
+    // About what is left of the answer's limit; the first batch is sent whatever it is.
+    let mut room = parked.max_bytes.max(1) as u64;
     for part in &parked.parts {
         let (data, slice) = read(broker, part, parked.isolation);
-        if !tell(broker, parked.session, &part.want, &data, slice.is_some()) {
+        let its_turn = slice.is_some() && room > 0;
+        if !tell(broker, &parked, part, &data, (slice.is_some(), its_turn)) {
             continue;
+        }
+        if its_turn {
+            room = room.saturating_sub(part.bytes.min(max_bytes(&part.want)).max(1));
         }
         let topic = topic_entry(&mut response, &part.want.topic);
         let partitions = &mut response.responses[topic].partitions;
@@ -242,25 +259,27 @@ fn complete(broker: &mut Broker, request: RequestId, parked: ParkedFetch) {
 
 fn tell(
     broker: &mut Broker,
-    session: SessionUse,
-    want: &Wanted,
+    parked: &ParkedFetch,
+    part: &Part,
     data: &PartitionData,
-    has_bytes: bool,
+    (has_bytes, its_turn): (bool, bool),
 ) -> bool {
+    let want = &part.want;
     let told = Told {
         high_watermark: data.high_watermark,
         log_start_offset: data.log_start_offset,
         error: data.error_code,
     };
-    match session {
+    let sessions = &mut broker.sessions;
+    match parked.session {
         SessionUse::None => true,
         SessionUse::Opened(id) => {
-            broker.sessions.tell(id, want, told, has_bytes);
+            sessions.tell(id, want, told, has_bytes, its_turn);
             true
         }
         SessionUse::Incremental(id) => {
             let diverging = data.diverging_epoch != EpochEndOffset::default();
-            broker.sessions.tell(id, want, told, has_bytes) || diverging
+            sessions.tell(id, want, told, has_bytes, its_turn) || diverging
         }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn dispatch(
         B::Produce(produce) => produce::handle(broker, request, version, produce, prepared.batches),
         B::Fetch(fetch) => fetch::handle(broker, request, version, fetch),
         B::ApiVersions(ask) => api_versions::handle(broker, request, version, ask),
-        B::ListOffsets(ask) => list_offsets::handle(broker, request, ask),
+        B::ListOffsets(ask) => list_offsets::handle(broker, request, version, ask),
         B::OffsetForLeaderEpoch(ask) => offset_for_leader_epoch::handle(broker, request, ask),
         B::DeleteRecords(ask) => delete_records::handle(broker, request, ask),
         B::DescribeLogDirs(ask) => describe_log_dirs::handle(broker, request, ask),

@@ -109,7 +109,7 @@ fn append_all(
             let (answer, wait) = answer_of(partition.index, result);
             entry.partition_responses.push(answer);
             if let Some(wait) = wait {
-                parked.waiting.insert(wait, (at, place));
+                parked.waiting.entry(wait).or_default().push((at, place));
             }
         }
         parked.response.responses.push(entry);
@@ -289,10 +289,11 @@ fn fail_waiting(
         .filter(|(key, _)| which(*key))
         .collect();
     for wait in failed {
-        let (topic, place) = parked.waiting.remove(&wait).expect("just listed");
-        let answer = &mut parked.response.responses[topic].partition_responses[place];
-        answer.error_code = error.code();
-        answer.base_offset = -1;
+        for (topic, place) in parked.waiting.remove(&wait).expect("just listed") {
+            let answer = &mut parked.response.responses[topic].partition_responses[place];
+            answer.error_code = error.code();
+            answer.base_offset = -1;
+        }
         if let Some(hosted) = broker.topics.get_mut(wait.0) {
             hosted.produce_waiters.remove(&(wait.1, request));
         }
