@@ -131,6 +131,7 @@ impl Log {
     /// Syncs what is written, in sealed segments and in the active one.
     fn flush_steps(&mut self, now: Now) -> Vec<DiskStep> {
         let files = std::mem::take(&mut self.flush.sealed_unsynced);
+        self.flush.entry_unsynced |= !files.is_empty(); // theirs may never have been synced
         let mut steps: Vec<DiskStep> = files
             .into_iter()
             .map(|file| DiskStep::Sync { file })
@@ -139,11 +140,11 @@ impl Log {
         if written.position > 0 {
             let file = self.active_file.clone();
             steps.push(DiskStep::Sync { file });
+        }
+        if !steps.is_empty() {
             steps.extend(self.entry_steps());
-        } else if !steps.is_empty() {
-            // A sealed segment may have been flushed before its entry was ever synced.
-            let dir = self.dir.clone();
-            steps.push(DiskStep::SyncDir { dir });
+            // The active file may not be there yet, and then its name is not durable either.
+            self.flush.entry_unsynced = written.position == 0;
         }
         let everything = written.offset == self.end_offset();
         self.flush.active_unsynced &= !everything;
@@ -173,7 +174,6 @@ impl Log {
         if std::mem::take(&mut self.epochs_changed) {
             let file = in_dir(&dir, LEADER_EPOCH_CHECKPOINT);
             steps.extend(replace_file(file, self.epochs.encode()));
-            steps.push(DiskStep::SyncDir { dir: dir.clone() });
         }
         let point = self.normalized(self.completions.synced());
         let active = self.active();
@@ -184,6 +184,8 @@ impl Log {
             let times = index.time_bytes();
             steps.extend(replace_file(active.time_index_file(&dir), times));
         }
+        // What the checkpoint vouches for keeps its names, whatever happens to the renames below.
+        steps.push(DiskStep::SyncDir { dir: dir.clone() });
         let before = self
             .segments
             .iter()

@@ -376,13 +376,13 @@ impl Log {
             self.segments.insert(at, segment);
             steps.push(sync_dir());
             steps.extend(rename(new.base_offset, CLEANED, SWAP));
-            steps.push(sync_dir());
         }
         let first = old.remove(0);
         match new {
             Some(new) => self.sealed_bytes = self.sealed_bytes + new.size - first.size,
             None => old.push(first),
         }
+        // This syncs the directory before it replaces the checkpoint.
         steps.extend(self.checkpoint_steps(Some(swap)));
         if !old.is_empty() {
             steps.extend(self.retire(&old, now));

@@ -31,7 +31,6 @@ use crate::execute::execute_step;
 use crate::file_names::{CHECKPOINT, LEADER_EPOCH_CHECKPOINT, PARTITION_METADATA, in_dir};
 use crate::limits;
 use crate::log::Log;
-use crate::op::DiskOp;
 use crate::partition_metadata;
 use crate::scan::{Scanner, indexed_position};
 use crate::segment::{RecentBatches, Segment};
@@ -319,12 +318,4 @@ fn restart_at(disk: &dyn Disk, lost: Log, now: Now, report: &mut RecoveryReport)
     let bases: Vec<i64> = lost.segments.iter().map(|s| s.base_offset).collect();
     directory::remove_segments(disk, &log.dir, &bases)?;
     Ok(log)
-}
-
-impl Recovered {
-    /// Writes that would bring the checkpoint up to date, for a host that has time for it; the
-    /// next recovery is then shorter.
-    pub fn checkpoint(&mut self) -> Vec<DiskOp> {
-        vec![DiskOp::Steps(self.log.checkpoint_steps(None))]
-    }
 }

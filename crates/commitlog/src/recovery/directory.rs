@@ -4,10 +4,13 @@
 use super::{RecoveryError, RecoveryReport, Result};
 use crate::checkpoint::{Checkpoint, Swap};
 use crate::disk::Disk;
+use crate::execute::execute_step;
 use crate::file_names::{
-    LOG, Meaning, SEGMENT_KINDS, SWAP, in_dir, meaning, segment_file, with_suffix,
+    CHECKPOINT, LOG, Meaning, SEGMENT_KINDS, SWAP, in_dir, meaning, segment_file, with_suffix,
 };
 use crate::limits;
+use crate::log::replace_file;
+use crate::op::DiskStep;
 use crate::scan::Scanner;
 use std::collections::BTreeMap;
 
@@ -39,9 +42,10 @@ pub(super) fn finish_interrupted(
         }
     }
     let committed = checkpoint.and_then(|checkpoint| checkpoint.swap.as_ref());
-    if let Some(swap) = committed {
+    if let (Some(checkpoint), Some(swap)) = (checkpoint, committed) {
         let kinds = swap.replacement.and_then(|base| swaps.remove(&base));
         complete(disk, dir, swap, &kinds.unwrap_or_default(), report)?;
+        forget_swap(disk, dir, checkpoint)?;
     }
     for (base_offset, kinds) in swaps {
         if checkpoint.is_none() && kinds.contains(&LOG) {
@@ -91,6 +95,20 @@ fn complete(
             "completed the compaction of the segment at {base_offset}"
         ));
         disk.sync_dir(dir).map_err(RecoveryError::io(dir))?;
+    }
+    Ok(())
+}
+
+/// Step 6: a later `.swap` file of the same name must not be taken for this one's.
+fn forget_swap(disk: &dyn Disk, dir: &str, checkpoint: &Checkpoint) -> Result<()> {
+    let without = Checkpoint {
+        swap: None,
+        ..checkpoint.clone()
+    };
+    let mut steps = replace_file(in_dir(dir, CHECKPOINT), without.encode().into());
+    steps.push(DiskStep::SyncDir { dir: dir.into() });
+    for step in &steps {
+        execute_step(disk, step).map_err(RecoveryError::io(dir))?;
     }
     Ok(())
 }
