@@ -21,7 +21,7 @@ use oncelog_wire::messages::list_groups_response::ListedGroup;
 
 /// READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS, as bits by Kafka's operation
 /// codes: what anybody may do with a group on a cluster without access control.
-const ALL_GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+pub(super) const ALL_GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 
 impl GroupShard {
     /// In the order of `group_ids`. `operations`: the request asks for authorized operations.
@@ -35,7 +35,14 @@ impl GroupShard {
         let describe = |group_id: &String| {
             let mut described = match self.groups.get(group_id) {
                 Some(Group::Classic(group)) => group.describe(group_id),
-                None => not_found(api_version, group_id),
+                Some(Group::Consumer(_)) => {
+                    let message = format!("Group {group_id} is not a classic group.");
+                    not_found(api_version, group_id, message)
+                }
+                None => {
+                    let message = format!("Group {group_id} not found.");
+                    not_found(api_version, group_id, message)
+                }
             };
             if operations && described.error_code == ErrorCode::None.code() {
                 described.authorized_operations = ALL_GROUP_OPERATIONS;
@@ -93,7 +100,7 @@ impl GroupShard {
     }
 }
 
-fn not_found(api_version: i16, group_id: &str) -> DescribedGroup {
+fn not_found(api_version: i16, group_id: &str, message: String) -> DescribedGroup {
     let mut described = DescribedGroup {
         group_id: group_id.to_owned(),
         group_state: State::Dead.name().to_owned(),
@@ -101,7 +108,7 @@ fn not_found(api_version: i16, group_id: &str) -> DescribedGroup {
     };
     if api_version >= 6 {
         described.error_code = ErrorCode::GroupIdNotFound.code();
-        described.error_message = Some(format!("Group {group_id} not found."));
+        described.error_message = Some(message);
     }
     described
 }

@@ -1,5 +1,7 @@
 //! The group coordinator's settings, under Kafka's names.
 
+use super::consumer;
+
 /// Times in milliseconds, sizes as the names say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupConfig {
@@ -12,6 +14,14 @@ pub struct GroupConfig {
     pub initial_rebalance_delay_ms: i32,
     /// `group.max.size`: members of one classic group.
     pub max_size: usize,
+    /// `group.consumer.session.timeout.ms`
+    pub consumer_session_timeout_ms: i32,
+    /// `group.consumer.heartbeat.interval.ms`: what members are told.
+    pub consumer_heartbeat_interval_ms: i32,
+    /// `group.consumer.max.size`: members of one consumer group.
+    pub consumer_max_size: usize,
+    /// `group.consumer.assignors`: `uniform` and `range`, the default first. Not empty.
+    pub consumer_assignors: Vec<String>,
     /// `offsets.retention.minutes`, in milliseconds.
     pub offsets_retention_ms: i64,
     /// `offsets.retention.check.interval.ms`
@@ -30,6 +40,10 @@ impl Default for GroupConfig {
             max_session_timeout_ms: 1_800_000,
             initial_rebalance_delay_ms: 0,
             max_size: i32::MAX as usize,
+            consumer_session_timeout_ms: 45_000,
+            consumer_heartbeat_interval_ms: 5_000,
+            consumer_max_size: i32::MAX as usize,
+            consumer_assignors: vec![consumer::UNIFORM.to_owned(), consumer::RANGE.to_owned()],
             offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
             offsets_retention_check_interval_ms: 600_000,
             offset_metadata_max: 4_096,

@@ -5,13 +5,15 @@
 
 use crate::Record;
 use crate::groups::classic::ClassicGroup;
+use crate::groups::consumer::ConsumerGroup;
 use crate::groups::records;
-use oncelog_wire::ErrorCode;
 use oncelog_wire::messages::list_groups_response::ListedGroup;
+use oncelog_wire::{ErrorCode, Uuid};
 
 #[derive(Debug)]
 pub(crate) enum Group {
     Classic(ClassicGroup),
+    Consumer(ConsumerGroup),
 }
 
 /// Who commits offsets, as far as the group has to judge it.
@@ -21,6 +23,7 @@ pub(crate) struct Committer<'a> {
     pub instance_id: Option<&'a str>,
     /// Generation in the classic protocol, member epoch in the consumer protocol.
     pub generation_or_epoch: i32,
+    pub api_version: i16,
 }
 
 /// From when on the retention time of a group's offsets counts (KIP-211).
@@ -39,6 +42,8 @@ impl Group {
     pub(crate) fn birth(&self, group_id: &str) -> Option<Record> {
         match self {
             Group::Classic(group) => Some(records::group(group_id, &group.to_record())),
+            // Its first member makes it known.
+            Group::Consumer(_) => None,
         }
     }
 
@@ -46,18 +51,21 @@ impl Group {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Group::Classic(_) => "classic",
+            Group::Consumer(_) => "consumer",
         }
     }
 
     pub(crate) fn state_name(&self) -> &'static str {
         match self {
             Group::Classic(group) => group.state().name(),
+            Group::Consumer(group) => group.state().name(),
         }
     }
 
     pub(crate) fn listed(&self, group_id: &str) -> ListedGroup {
         let protocol_type = match self {
             Group::Classic(group) => group.protocol_type().unwrap_or_default(),
+            Group::Consumer(_) => "consumer",
         };
         ListedGroup {
             group_id: group_id.to_owned(),
@@ -72,26 +80,44 @@ impl Group {
     pub(crate) fn may_commit(&self, committer: &Committer) -> Result<(), ErrorCode> {
         match self {
             Group::Classic(group) => group.may_commit(committer),
+            Group::Consumer(group) => group.may_commit(committer),
+        }
+    }
+
+    /// The same for one partition, of a committer who may commit as such.
+    pub(crate) fn may_commit_partition(
+        &self,
+        committer: &Committer,
+        topic: Uuid,
+        partition: i32,
+    ) -> Result<(), ErrorCode> {
+        match self {
+            Group::Classic(_) => Ok(()),
+            Group::Consumer(group) => group.may_commit_partition(committer, topic, partition),
         }
     }
 
     /// Whether offsets may be read under this name and epoch; the classic protocol does not ask.
-    pub(crate) fn may_fetch(&self, _member_id: &str, _epoch: i32) -> Result<(), ErrorCode> {
+    pub(crate) fn may_fetch(&self, member_id: &str, epoch: i32) -> Result<(), ErrorCode> {
         match self {
             Group::Classic(_) => Ok(()),
+            Group::Consumer(group) => group.may_fetch(member_id, epoch),
         }
     }
 
     pub(crate) fn may_delete_offsets(&self) -> Result<(), ErrorCode> {
         match self {
             Group::Classic(group) => group.may_delete_offsets(),
+            // Even of a living one, but for what it subscribes to.
+            Group::Consumer(_) => Ok(()),
         }
     }
 
     pub(crate) fn may_be_deleted(&self) -> Result<(), ErrorCode> {
         match self {
             Group::Classic(group) if group.is_empty() => Ok(()),
-            Group::Classic(_) => Err(ErrorCode::NonEmptyGroup),
+            Group::Consumer(group) if group.is_empty() => Ok(()),
+            Group::Classic(_) | Group::Consumer(_) => Err(ErrorCode::NonEmptyGroup),
         }
     }
 
@@ -99,18 +125,22 @@ impl Group {
     pub(crate) fn is_abandoned(&self) -> bool {
         match self {
             Group::Classic(group) => group.is_abandoned(),
+            Group::Consumer(group) => group.is_empty(),
         }
     }
 
     pub(crate) fn is_subscribed_to(&self, topic: &str) -> bool {
         match self {
             Group::Classic(group) => group.is_subscribed_to(topic),
+            Group::Consumer(group) => group.is_subscribed_to(topic),
         }
     }
 
     pub(crate) fn retention_start(&self) -> RetentionStart {
         match self {
             Group::Classic(group) => group.retention_start(),
+            // Of topics that nobody subscribes to, whoever is in the group.
+            Group::Consumer(_) => RetentionStart::Commit,
         }
     }
 
@@ -118,6 +148,7 @@ impl Group {
     pub(crate) fn bury(&self, group_id: &str, records: &mut Vec<Record>) {
         match self {
             Group::Classic(_) => records.push(records::group_tombstone(group_id)),
+            Group::Consumer(group) => group.bury(group_id, records),
         }
     }
 }

@@ -8,9 +8,9 @@
 //! methods give each shard's part, and the caller answers when every shard that it asked has
 //! committed what it had appended.
 //!
-//! Rooms: `classic/` the classic group protocol; `offsets/` commits, of groups of any kind;
-//! `group` what every kind of group has to answer; `admin` list, describe, delete; `records` the
-//! formats; `deadlines` when to look at which group again.
+//! Rooms: `classic/` the classic group protocol; `consumer/` the new one (KIP-848); `offsets/`
+//! commits, of groups of any kind; `group` what every kind of group has to answer; `admin` list,
+//! describe, delete; `records` the formats; `deadlines` when to look at which group again.
 //!
 //! Deliberately not here: transactional offset commits. Their pending offsets belong beside the
 //! committed ones in `offsets/`, fed by replaying records of transactional batches and markers.
@@ -24,6 +24,7 @@
 mod admin;
 mod classic;
 mod config;
+mod consumer;
 mod deadlines;
 mod figures;
 mod group;
@@ -118,19 +119,26 @@ impl GroupShard {
                 group_id,
                 value: Some(value),
             } => {
-                let Group::Classic(group) = self
-                    .groups
-                    .entry(group_id)
-                    .or_insert_with(|| Group::Classic(ClassicGroup::new(now)));
-                group.replay(value);
+                let fresh = || Group::Classic(ClassicGroup::new(now));
+                let group = self.groups.entry(group_id).or_insert_with(fresh);
+                if let Group::Consumer(_) = group {
+                    *group = fresh();
+                }
+                if let Group::Classic(group) = group {
+                    group.replay(value);
+                }
             }
             Replayed::Group {
                 group_id,
                 value: None,
             } => {
-                self.groups.remove(&group_id);
-                self.deadlines.disarm(&group_id);
+                // An empty classic group that became a consumer group has left this behind.
+                if let Some(Group::Classic(_)) = self.groups.get(&group_id) {
+                    self.groups.remove(&group_id);
+                    self.deadlines.disarm(&group_id);
+                }
             }
+            Replayed::Consumer(record) => self.replay_consumer(record, now),
             Replayed::Unknown { .. } => {}
         }
         Ok(())
@@ -146,16 +154,21 @@ impl GroupShard {
             .plus_ms(self.config.offsets_retention_check_interval_ms);
         let mut out = Outcome::default();
         for (group_id, group) in &mut self.groups {
-            let Group::Classic(group) = group;
-            group.load(now);
             let config = &self.config;
-            group.shrink(&mut Step {
-                group_id,
-                now,
-                config,
-                out: &mut out,
-            });
-            self.deadlines.arm(group_id, group.next_deadline());
+            let next = match group {
+                Group::Classic(group) => {
+                    group.load(now);
+                    group.shrink(&mut Step {
+                        group_id,
+                        now,
+                        config,
+                        out: &mut out,
+                    });
+                    group.next_deadline()
+                }
+                Group::Consumer(group) => group.loaded(group_id, now, config, &mut out),
+            };
+            self.deadlines.arm(group_id, next);
         }
         out
     }
@@ -165,13 +178,15 @@ impl GroupShard {
     pub fn resign(mut self, now: Now) -> Outcome {
         let mut out = Outcome::default();
         for (group_id, group) in &mut self.groups {
-            let Group::Classic(group) = group;
-            group.resign(&mut Step {
-                group_id,
-                now,
-                config: &self.config,
-                out: &mut out,
-            });
+            // Heartbeats of consumer groups are answered at once: nothing is parked.
+            if let Group::Classic(group) = group {
+                group.resign(&mut Step {
+                    group_id,
+                    now,
+                    config: &self.config,
+                    out: &mut out,
+                });
+            }
         }
         out
     }
@@ -189,15 +204,18 @@ impl GroupShard {
             let Some(group) = self.groups.get_mut(&group_id) else {
                 continue;
             };
-            let mut step = Step {
-                group_id: &group_id,
-                now,
-                config: &self.config,
-                out: &mut out,
-            };
             let next = match group {
                 Group::Classic(group) => {
-                    group.expire(&mut step);
+                    group.expire(&mut Step {
+                        group_id: &group_id,
+                        now,
+                        config: &self.config,
+                        out: &mut out,
+                    });
+                    group.next_deadline()
+                }
+                Group::Consumer(group) => {
+                    group.expire(&group_id, now, &mut out);
                     group.next_deadline()
                 }
             };
@@ -231,12 +249,26 @@ impl GroupShard {
         }
         let group_id = request.group_id.clone();
         let mut out = Outcome::default();
+        let mut birth = Vec::new();
+        // An empty consumer group gives way to a classic one.
+        let consumer = match self.groups.remove(&group_id) {
+            Some(Group::Classic(group)) => {
+                self.groups.insert(group_id.clone(), Group::Classic(group));
+                None
+            }
+            consumer => consumer,
+        };
+        if let Some(consumer) = &consumer {
+            consumer.bury(&group_id, &mut birth);
+        }
         let is_created = !self.groups.contains_key(&group_id);
         let group = self
             .groups
             .entry(group_id.clone())
             .or_insert_with(|| Group::Classic(ClassicGroup::new(now)));
-        let birth = is_created.then(|| group.birth(&group_id)).flatten();
+        if is_created {
+            birth.extend(group.birth(&group_id));
+        }
         let mut step = Step {
             group_id: &group_id,
             now,
@@ -248,10 +280,14 @@ impl GroupShard {
                 group.join(&mut step, &mut self.seed, Join::new(reply, caller, request));
                 self.deadlines.arm(&group_id, group.next_deadline());
             }
+            Group::Consumer(_) => panic!("it has just given way"),
         }
         if is_created && group.is_abandoned() {
             // The join was refused, so there is nothing to remember.
             self.groups.remove(&group_id);
+            if let Some(consumer) = consumer {
+                self.groups.insert(group_id, consumer);
+            }
         } else {
             out.records.splice(0..0, birth);
         }
@@ -269,7 +305,15 @@ impl GroupShard {
         if !request.member_id.is_empty() && !self.groups.contains_key(&request.group_id) {
             return Err(ErrorCode::UnknownMemberId);
         }
-        Ok(())
+        match self.groups.get(&request.group_id) {
+            Some(Group::Consumer(group)) if !group.is_empty() => {
+                Err(ErrorCode::InconsistentGroupProtocol)
+            }
+            Some(Group::Consumer(_)) if !request.member_id.is_empty() => {
+                Err(ErrorCode::UnknownMemberId)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The answer may come with a later call, when the leader has assigned.
@@ -305,6 +349,8 @@ impl GroupShard {
                 group.sync(&mut step, parked, request);
                 self.deadlines.arm(&group_id, group.next_deadline());
             }
+            // Its members do not speak the classic protocol.
+            Group::Consumer(_) => return refused(ErrorCode::UnknownMemberId),
         }
         out
     }
@@ -326,6 +372,8 @@ impl GroupShard {
                 self.deadlines.arm(group_id, session_ends);
                 error
             }
+            // Its members do not speak the classic protocol.
+            Some(Group::Consumer(_)) => ErrorCode::UnknownMemberId,
         };
         let response = HeartbeatResponse {
             error_code: error.code(),
@@ -378,6 +426,11 @@ impl GroupShard {
                     leaving,
                 );
                 self.deadlines.arm(group_id, group.next_deadline());
+                responses
+            }
+            Some(Group::Consumer(group)) => {
+                let (responses, gone) = group.remove(group_id, leaving, &mut out.log);
+                out.records = gone;
                 responses
             }
         };

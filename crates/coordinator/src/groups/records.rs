@@ -6,9 +6,12 @@
 //! version that has a place for it), groups as kind 2 with value version 3. Read is every version
 //! that Kafka reads.
 //!
+//! The kinds of the consumer group protocol are in `consumer/records`.
+//!
 //! Kinds that are not known here are skipped, as Kafka does for records of newer releases
 //! (KIP-915); a known kind with a malformed body or an unknown version is an error.
 
+use super::consumer::records::ConsumerRecord;
 use crate::Record;
 use bytes::Bytes;
 use oncelog_wire::messages::{
@@ -35,8 +38,11 @@ pub(crate) enum Replayed {
         group_id: String,
         value: Option<GroupMetadataValue>,
     },
+    Consumer(ConsumerRecord),
     /// A kind of record that this release does not know.
-    Unknown { kind: i16 },
+    Unknown {
+        kind: i16,
+    },
 }
 
 /// Why a record cannot be replayed: the partition's bytes are not what Kafka would write.
@@ -64,7 +70,10 @@ pub(crate) fn decode(key: &[u8], value: Option<&[u8]>) -> Result<Replayed, Repla
                 .group,
             value: decode_value(kind, value, GroupMetadataValue::decode)?,
         }),
-        kind => Ok(Replayed::Unknown { kind }),
+        kind => match super::consumer::records::decode(kind, &mut key, value)? {
+            Some(record) => Ok(Replayed::Consumer(record)),
+            None => Ok(Replayed::Unknown { kind }),
+        },
     }
 }
 

@@ -222,6 +222,7 @@ impl ClassicGroup {
             member_id,
             instance_id,
             generation_or_epoch: generation,
+            api_version: _,
         } = *committer;
         if generation < 0 && self.is_empty() {
             // A simple consumer, or an operator who resets offsets.

@@ -5,6 +5,8 @@
 //! - Versions 2-4 carry a retention time of the client's; later ones rely on the configuration.
 //! - From version 9 a group that does not exist is GROUP_ID_NOT_FOUND, before ILLEGAL_GENERATION.
 //! - Version 10 names topics by id alone.
+//! - A consumer group goes by member epochs, STALE_MEMBER_EPOCH; one partition of the past refuses
+//!   the whole request, as in Kafka.
 //! - An error about the group is repeated for each partition that has none of its own; one
 //!   partition's error does not stop the others.
 
@@ -33,7 +35,7 @@ impl GroupShard {
     ) -> Outcome {
         self.assert_loaded();
         let mut out = Outcome::default();
-        let verdict = self.may_commit(caller, &request);
+        let verdict = self.may_commit(caller, &request, topics);
         if verdict.is_ok() {
             self.committed_offsets(now, &request);
         }
@@ -81,24 +83,42 @@ impl GroupShard {
         out
     }
 
-    fn may_commit(&self, caller: &Caller, request: &OffsetCommitRequest) -> Result<(), ErrorCode> {
-        match self.groups.get(&request.group_id) {
-            Some(group) => group.may_commit(&Committer {
-                member_id: &request.member_id,
-                instance_id: request.group_instance_id.as_deref(),
-                generation_or_epoch: request.generation_id_or_member_epoch,
-            }),
-            None if request.generation_id_or_member_epoch < 0 => Ok(()),
-            None if caller.api_version >= 9 => Err(ErrorCode::GroupIdNotFound),
-            None => Err(ErrorCode::IllegalGeneration),
+    fn may_commit(
+        &self,
+        caller: &Caller,
+        request: &OffsetCommitRequest,
+        topics: &dyn Topics,
+    ) -> Result<(), ErrorCode> {
+        let Some(group) = self.groups.get(&request.group_id) else {
+            return match request.generation_id_or_member_epoch {
+                ..0 => Ok(()),
+                _ if caller.api_version >= 9 => Err(ErrorCode::GroupIdNotFound),
+                _ => Err(ErrorCode::IllegalGeneration),
+            };
+        };
+        let committer = Committer {
+            member_id: &request.member_id,
+            instance_id: request.group_instance_id.as_deref(),
+            generation_or_epoch: request.generation_id_or_member_epoch,
+            api_version: caller.api_version,
+        };
+        group.may_commit(&committer)?;
+        for topic in &request.topics {
+            let named = resolve(caller.api_version, &topic.name, topic.topic_id, topics);
+            let Ok(named) = named else { continue };
+            for partition in &topic.partitions {
+                group.may_commit_partition(&committer, named.id, partition.partition_index)?;
+            }
         }
+        Ok(())
     }
 
     /// A commit is a sign of life.
     fn committed_offsets(&mut self, now: Now, request: &OffsetCommitRequest) {
         let session_ends = match self.groups.get_mut(&request.group_id) {
             Some(Group::Classic(group)) => group.committed_offsets(now, &request.member_id),
-            None => return,
+            // In the consumer protocol a heartbeat alone is.
+            Some(Group::Consumer(_)) | None => return,
         };
         self.deadlines.arm(&request.group_id, session_ends);
     }

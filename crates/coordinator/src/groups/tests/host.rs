@@ -17,11 +17,13 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct TestTopics {
     topics: BTreeMap<String, TopicView>,
     incarnation: u8,
+    changes: u64,
 }
 
 impl TestTopics {
     pub fn create(&mut self, name: &str, partitions: i32) {
         self.incarnation += 1;
+        self.changes += 1;
         let mut id = [self.incarnation; 16];
         id[0] = name.len() as u8;
         self.topics.insert(
@@ -33,7 +35,15 @@ impl TestTopics {
         );
     }
 
+    /// Changes how many partitions the topic has; it stays the same topic.
+    pub fn grow(&mut self, name: &str, partitions: i32) {
+        self.changes += 1;
+        let view = self.topics.get_mut(name).expect("the topic is there");
+        view.partitions = partitions;
+    }
+
     pub fn delete(&mut self, name: &str) {
+        self.changes += 1;
         self.topics.remove(name);
     }
 }
@@ -53,7 +63,7 @@ impl Topics for TestTopics {
     }
 
     fn epoch(&self) -> u64 {
-        self.incarnation.into()
+        self.changes
     }
 }
 
@@ -61,6 +71,8 @@ impl Topics for TestTopics {
 #[derive(Debug, PartialEq)]
 pub struct Durable {
     pub groups: BTreeMap<String, GroupMetadataValue>,
+    /// As text: what matters is whether it is the same.
+    pub consumer_groups: BTreeMap<String, String>,
     pub offsets: BTreeMap<String, BTreeMap<String, BTreeMap<i32, CommittedOffset>>>,
 }
 
@@ -207,10 +219,14 @@ impl Host {
         );
         let mut parked = BTreeSet::new();
         for (group_id, group) in &self.shard.groups {
-            let Group::Classic(group) = group;
-            group.check(group_id);
-            for ReplyTo(token) in group.parked() {
-                assert!(parked.insert(token), "request {token} is parked twice");
+            match group {
+                Group::Classic(group) => {
+                    group.check(group_id);
+                    for ReplyTo(token) in group.parked() {
+                        assert!(parked.insert(token), "request {token} is parked twice");
+                    }
+                }
+                Group::Consumer(group) => group.check(group_id),
             }
         }
         let unknown: Vec<_> = parked
@@ -219,8 +235,10 @@ impl Host {
             .collect();
         assert!(unknown.is_empty(), "parked after their answer: {unknown:?}");
         for (group_id, group) in &self.shard.groups {
-            let Group::Classic(group) = group;
-            let at = group.next_deadline();
+            let at = match group {
+                Group::Classic(group) => group.next_deadline(),
+                Group::Consumer(group) => group.next_deadline(),
+            };
             assert!(
                 self.shard.deadlines.next() <= at,
                 "{group_id} is not looked at in time"
@@ -245,13 +263,12 @@ impl Host {
     /// Requests that nobody has answered and that no group knows of: there must be none after
     /// [`Host::ask`] and [`Host::advance`].
     pub fn lost(&self) -> Vec<u64> {
-        let parked: BTreeSet<u64> = self
-            .shard
-            .groups
-            .values()
-            .flat_map(|Group::Classic(group)| group.parked())
-            .map(|ReplyTo(token)| token)
-            .collect();
+        let mut parked = BTreeSet::new();
+        for group in self.shard.groups.values() {
+            if let Group::Classic(group) = group {
+                parked.extend(group.parked().map(|ReplyTo(token)| token));
+            }
+        }
         self.open
             .keys()
             .filter(|token| !parked.contains(token))
@@ -262,21 +279,34 @@ impl Host {
     pub fn state(&self, group_id: &str) -> State {
         match self.shard.groups.get(group_id) {
             Some(Group::Classic(group)) => group.state(),
+            Some(Group::Consumer(_)) => panic!("{group_id} is no classic group"),
             None => State::Dead,
         }
+    }
+
+    pub fn state_name(&self, group_id: &str) -> &'static str {
+        let group = self.shard.groups.get(group_id);
+        group.map_or(State::Dead.name(), Group::state_name)
     }
 }
 
 fn durable(shard: &GroupShard) -> Durable {
-    let mut groups = BTreeMap::new();
+    let (mut groups, mut consumer_groups) = (BTreeMap::new(), BTreeMap::new());
     for (group_id, group) in &shard.groups {
-        let Group::Classic(group) = group;
-        if let Some(committed) = group.committed() {
-            groups.insert(group_id.clone(), committed.clone());
+        match group {
+            Group::Classic(group) => {
+                if let Some(committed) = group.committed() {
+                    groups.insert(group_id.clone(), committed.clone());
+                }
+            }
+            Group::Consumer(group) => {
+                consumer_groups.insert(group_id.clone(), group.durable());
+            }
         }
     }
     Durable {
         groups,
+        consumer_groups,
         offsets: shard.offsets.all().clone(),
     }
 }

@@ -1,6 +1,8 @@
 //! Tests of the shard as a whole: readable scripts (`script`, testdata/groups/*.txt) and random
-//! sequences of requests (`random`), both on one small host (`host`).
+//! sequences of requests (`random` for the classic protocol, `consumer_random` for the new one),
+//! all on one small host (`host`).
 
+mod consumer_random;
 mod host;
 mod random;
 mod script;

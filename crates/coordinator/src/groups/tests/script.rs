@@ -16,9 +16,12 @@
 //! commit CLIENT TOPIC/PARTITION=OFFSET... [gen=N] [id=ID] [meta=TEXT] [epoch=N] [retention=MS]
 //! fetch [TOPIC/PARTITION...] [group=G] [version=V]     everything without partitions
 //! delete-offsets TOPIC/PARTITION... | delete GROUP... | describe GROUP... | list [state=S] [type=T]
-//! advance MS | restart | resign | log | state [GROUP]
+//! beat CLIENT ... | groups GROUP...                    the consumer protocol: script/consumer.rs
+//! grow NAME=PARTITIONS... | advance MS | restart | resign | log | state [GROUP]
 //! ```
 //! `gen=none` is -1, `id=none` the empty string.
+
+mod consumer;
 
 use super::super::offsets::fetch;
 use super::super::{GroupConfig, GroupShard};
@@ -108,6 +111,14 @@ impl goldenscript::Runner for Script {
                 names.iter().for_each(|name| self.host.topics.delete(name));
                 self.ask("", 0, |shard, _, _, _| shard.topics_deleted(&names), false)
             }
+            "grow" => {
+                for (name, partitions) in args.pairs() {
+                    self.host.topics.grow(name, partitions.parse()?);
+                }
+                Ok(String::new())
+            }
+            "beat" => self.beat(&args),
+            "groups" => self.groups(&args),
             "join" => self.join(&args),
             "sync" => self.sync(&args),
             "heartbeat" => self.heartbeat(&args),
@@ -170,6 +181,11 @@ impl Script {
                 "max-size" => config.max_size = value.parse()?,
                 "record-max" => config.group_record_bytes_max = value.parse()?,
                 "retention" => config.offsets_retention_ms = value.parse()?,
+                "consumer-max-size" => config.consumer_max_size = value.parse()?,
+                "session" => config.consumer_session_timeout_ms = value.parse()?,
+                "assignors" => {
+                    config.consumer_assignors = value.split(',').map(str::to_owned).collect();
+                }
                 "check" => config.offsets_retention_check_interval_ms = value.parse()?,
                 other => return Err(format!("unknown setting {other}").into()),
             }
@@ -354,6 +370,11 @@ impl Script {
             ..Default::default()
         };
         let mut group = fetch::groups(7, request).remove(0);
+        if let Some(name) = args.get("member") {
+            let client = self.client(name);
+            group.member_id = Some(client.member_id);
+            group.member_epoch = args.number("epoch", client.generation)?;
+        }
         for topic in group.topics.iter_mut().flatten() {
             let found = self.host.topics.topic(&topic.name);
             topic.topic_id = found.map_or(Uuid([0xff; 16]), |view| view.id);
@@ -496,7 +517,7 @@ impl Script {
     }
 
     fn state(&self, group_id: &str) -> String {
-        format!("{}\n", self.host.state(group_id).name())
+        format!("{}\n", self.host.state_name(group_id))
     }
 
     // ---- asking and showing ----
@@ -616,6 +637,7 @@ impl Script {
                 }
                 out
             }
+            ResponseBody::ConsumerGroupHeartbeat(beat) => self.beaten(&who, beat),
             other => format!("{who}: {other:?}\n"),
         }
     }
@@ -654,6 +676,7 @@ impl Script {
                     members.join(" ")
                 )
             }
+            Replayed::Consumer(record) => self.consumer_record(record),
             Replayed::Unknown { kind } => format!("+ kind {kind}\n"),
         }
     }
