@@ -27,15 +27,16 @@
 //!    synced. A crash: the checkpoint says nothing of a swap, recovery removes `.swap` files.
 //!    (Kafka, which has no such checkpoint, would complete the swap; the files are whole.)
 //! 3. The checkpoint is replaced: it names the segments that go and the one that comes, and counts
-//!    the latter among the log's. This commits the swap. From here on recovery completes it.
+//!    the latter among the log's. This commits the swap. From here on recovery completes it, by
+//!    doing what of 4 to 6 is not done.
 //! 4. The segments that go, but for the one whose name the new one takes, are renamed to
-//!    `.deleted`; the directory is synced. Every record that stays is in the `.swap` file.
-//! 5. `.swap` files are renamed to their final names, over the old ones, the log last; the
-//!    directory is synced. Recovery repeats 4 and 5 for as long as the checkpoint names the swap:
-//!    both do nothing when they are done.
-//! 6. The checkpoint is replaced by one without the swap.
+//!    `.deleted`.
+//! 5. `.swap` files are renamed to their final names, over the old ones, the log last.
+//! 6. The directory is synced, and the checkpoint is replaced by one without the swap, so that no
+//!    later `.swap` file of the same name is taken for this one's.
 //!
-//! Each sync of the directory stands between renames that must not be seen in another order.
+//! Between 3 and 6 it does not matter which of the renames a crash takes back: every record that
+//! stays is in the new segment, under one of its two names, and the checkpoint names the old ones.
 
 mod execute;
 mod filter;
@@ -341,7 +342,7 @@ impl Log {
         )]
     }
 
-    /// Steps 2 to 5 of the protocol above, and the same in memory.
+    /// Steps 2 to 6 of the protocol above, and the same in memory.
     fn swap(
         &mut self,
         at: usize,
@@ -350,7 +351,6 @@ impl Log {
         now: Now,
     ) -> Vec<DiskStep> {
         let dir = self.dir.clone();
-        let sync_dir = || DiskStep::SyncDir { dir: dir.clone() };
         let rename = |base_offset, from: &str, to: &str| {
             SEGMENT_KINDS.map(|kind| {
                 let file = segment_file(&dir, base_offset, kind);
@@ -374,7 +374,7 @@ impl Log {
             segment.max_timestamp = new.max_timestamp;
             segment.index = None;
             self.segments.insert(at, segment);
-            steps.push(sync_dir());
+            steps.push(DiskStep::SyncDir { dir: dir.clone() });
             steps.extend(rename(new.base_offset, CLEANED, SWAP));
         }
         let first = old.remove(0);
@@ -389,9 +389,7 @@ impl Log {
         }
         if let Some(new) = new {
             steps.extend(rename(new.base_offset, SWAP, ""));
-            steps.push(sync_dir());
         }
-        // So that no later `.swap` file is taken for this one's.
         steps.extend(self.checkpoint_steps(None));
         steps
     }

@@ -153,7 +153,8 @@ impl Log {
         steps
     }
 
-    /// Renames the files of segments that are out of the log, for removal later.
+    /// Renames the files of segments that are out of the log, for removal later. The checkpoint
+    /// says already that they are out, so nothing depends on the renames being durable.
     pub(crate) fn retire(&mut self, segments: &[Segment], now: Now) -> Vec<DiskStep> {
         let dir = self.dir.clone();
         let (mut steps, mut files) = (Vec::new(), Vec::new());
@@ -168,7 +169,6 @@ impl Log {
                 steps.push(DiskStep::Rename { from, to });
             }
         }
-        steps.push(DiskStep::SyncDir { dir });
         let at = now.instant.plus_ms(self.config.file_delete_delay_ms);
         self.deleted.push_back((at, files));
         steps

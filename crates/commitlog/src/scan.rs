@@ -158,7 +158,6 @@ impl<'a> Scanner<'a> {
         let buffered = position >= self.buffer_position && position + needed as u64 <= buffer_end;
         if !buffered {
             let left = (self.end - position) as usize;
-            self.buffer.clear();
             self.buffer.resize(needed.max(ahead).min(left), 0);
             self.buffer_position = position;
             read_exact_at(self.disk, self.file, position, &mut self.buffer)?;

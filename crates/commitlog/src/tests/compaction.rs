@@ -475,10 +475,15 @@ fn a_crash_at_every_step_of_a_pass_loses_nothing() {
     for cut in 0.. {
         for _ in 0..4 {
             let mut world = World::new(compacted());
-            for i in 0..12 {
+            for i in 0..24 {
                 let key = format!("k{}", i % 4);
                 let value = (i != 9).then(|| format!("{i:060}"));
                 write_each(&mut world, &[(&key, value.as_deref())]);
+                if i == 11 {
+                    // A whole pass before the one that is cut short: it may not be mistaken for it.
+                    seal(&mut world);
+                    world.compact(&[]);
+                }
             }
             seal(&mut world);
             let end = world.log.end_offset();
