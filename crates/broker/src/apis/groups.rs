@@ -15,7 +15,8 @@ use crate::prepare::Prepared;
 use oncelog_coordinator::groups::{GroupShard, offsets};
 use oncelog_coordinator::{Caller, Outcome, ReplyTo};
 use oncelog_wire::messages::{
-    DeleteGroupsResponse, DescribeGroupsResponse, ListGroupsResponse, OffsetFetchResponse,
+    ConsumerGroupDescribeResponse, DeleteGroupsResponse, DescribeGroupsResponse,
+    ListGroupsResponse, OffsetFetchResponse,
 };
 use oncelog_wire::{RequestBody as B, ResponseBody};
 use std::collections::BTreeMap;
@@ -68,6 +69,11 @@ fn split(broker: &Broker, caller: Caller, body: B) -> Parts {
         B::OffsetDelete(ask) => one(broker, &ask.group_id.clone(), move |state, to, view| {
             state.offset_delete(to, &ask, view.cluster)
         }),
+        B::ConsumerGroupHeartbeat(ask) => {
+            one(broker, &ask.group_id.clone(), move |state, to, view| {
+                state.consumer_group_heartbeat(view.now, to, &caller, ask, view.cluster)
+            })
+        }
         B::OffsetFetch(ask) => {
             let groups = offsets::fetch::groups(version, ask);
             let parts = by_shard(
@@ -101,6 +107,28 @@ fn split(broker: &Broker, caller: Caller, body: B) -> Parts {
                 },
             );
             (parts, Some(DescribeGroupsResponse::default().into()))
+        }
+        B::ConsumerGroupDescribe(ask) => {
+            let operations = ask.include_authorized_operations;
+            let parts = by_shard(
+                broker,
+                ask.group_ids,
+                |group| group,
+                move |groups| {
+                    Box::new(move |state, to, view| {
+                        let answer = ConsumerGroupDescribeResponse {
+                            groups: state.consumer_group_describe(
+                                &groups,
+                                operations,
+                                view.cluster,
+                            ),
+                            ..Default::default()
+                        };
+                        Outcome::answer(to, answer)
+                    })
+                },
+            );
+            (parts, Some(ConsumerGroupDescribeResponse::default().into()))
         }
         B::DeleteGroups(ask) => {
             let parts = by_shard(

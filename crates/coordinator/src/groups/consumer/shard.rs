@@ -9,6 +9,7 @@ use super::{At, Decision, Refusal};
 use crate::groups::GroupShard;
 use crate::groups::group::Group;
 use crate::{Caller, Outcome, Record, ReplyTo, Topics};
+use bytes::Bytes;
 use oncelog_wire::ErrorCode;
 use oncelog_wire::clock::{Instant, Now};
 use oncelog_wire::messages::ConsumerGroupHeartbeatRequest;
@@ -68,6 +69,7 @@ impl GroupShard {
             None => self.consumer_group(group_id)?,
         };
         let mut decision = group.heartbeat(&at, caller, member_id, request)?;
+        check_sizes(&decision.records, self.config.group_record_bytes_max)?;
         decision.records.splice(0..0, converted);
         if let Some(fresh) = fresh {
             self.groups.insert(group_id.clone(), Group::Consumer(fresh));
@@ -141,6 +143,17 @@ impl GroupShard {
             self.deadlines.arm(&group_id, deadline);
         }
     }
+}
+
+/// A subscription or an assignment can outgrow what the partition takes as one record.
+fn check_sizes(records: &[Record], max: usize) -> Result<(), Refusal> {
+    let size = |record: &Record| record.key.len() + record.value.as_ref().map_or(0, Bytes::len);
+    let largest = records.iter().map(size).max().unwrap_or(0);
+    if largest <= max {
+        return Ok(());
+    }
+    let text = format!("What is known of the member takes {largest} bytes; {max} are possible.");
+    Err(Refusal::new(ErrorCode::UnknownServerError, text))
 }
 
 impl ConsumerGroup {
