@@ -35,6 +35,16 @@ pub struct Args {
     check: bool,
 }
 
+impl Args {
+    /// As `--check` gives them.
+    pub fn check() -> Args {
+        Args {
+            jars: None,
+            check: true,
+        }
+    }
+}
+
 pub fn run(args: &Args) -> Result<()> {
     let root = workspace_root();
     let jar_dir = match &args.jars {

@@ -1,17 +1,50 @@
 //! `cargo xtask <command>`: the project's own automation, one file per command.
 
+mod cargo;
 mod codegen;
+mod dump_log;
+mod kafka;
+mod oncelog;
+mod process;
+mod smoke;
+mod tally;
+mod test;
+mod tidy;
+mod toolbox;
+
+use std::path::PathBuf;
 
 use clap::Parser;
 
 #[derive(Parser)]
 enum Command {
+    /// The whole test run: everything that CI runs.
+    Test(test::Args),
+    /// Check the rules of the house that neither rustfmt nor clippy knows.
+    Tidy,
+    /// Run real clients against a broker.
+    Smoke(smoke::Args),
+    /// Start or stop Apache Kafka, as a peer to compare with.
+    Kafka(kafka::Args),
+    /// Have Kafka's DumpLogSegments read a data directory; any complaint fails.
+    DumpLog(dump_log::Args),
     /// Generate crates/wire/src/messages from Kafka's schemas.
     Codegen(codegen::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Command::parse() {
+        Command::Test(args) => test::run(&args),
+        Command::Tidy => tidy::run(),
+        Command::Smoke(args) => smoke::run(&args),
+        Command::Kafka(args) => kafka::run(&args),
+        Command::DumpLog(args) => dump_log::run(&args),
         Command::Codegen(args) => codegen::run(&args),
     }
+}
+
+/// The root of the repository.
+fn root() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).map_or(here.clone(), PathBuf::from)
 }

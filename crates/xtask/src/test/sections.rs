@@ -1,0 +1,235 @@
+//! The sections of `cargo xtask test`, in the order that they run: the quick ones first.
+//!
+//! To add one: write its function and put it in `SECTIONS`.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{Section, World};
+use crate::cargo::{build_release, cargo, release_binary};
+use crate::smoke::{Client, smoke};
+use crate::tally::Tally;
+use crate::{codegen, dump_log, process, tidy, toolbox};
+
+pub const SECTIONS: &[Section] = &[
+    Section {
+        name: "format",
+        about: "rustfmt has nothing to change",
+        run: format,
+    },
+    Section {
+        name: "tidy",
+        about: "the rules of the house",
+        run: |_| passes(tidy::run),
+    },
+    Section {
+        name: "clippy",
+        about: "no warning in any target",
+        run: clippy,
+    },
+    Section {
+        name: "codegen",
+        about: "the wire's code is what Kafka's schemas give",
+        run: schemas,
+    },
+    Section {
+        name: "unit",
+        about: "cargo test over the workspace",
+        run: unit,
+    },
+    Section {
+        name: "doc",
+        about: "the examples in the documentation",
+        run: doc,
+    },
+    Section {
+        name: "build",
+        about: "the release binaries",
+        run: |_| passes(build_release),
+    },
+    Section {
+        name: "simulation",
+        about: "1,000 seeds, each twice",
+        run: simulation,
+    },
+    Section {
+        name: "crash",
+        about: "SIGKILL under load, and a truthful tally",
+        run: crash,
+    },
+    Section {
+        name: "cli",
+        about: "the command line against a started broker",
+        run: command_line,
+    },
+    Section {
+        name: "client-python",
+        about: "kafka-python",
+        run: |w| client(w, Client::Python),
+    },
+    Section {
+        name: "client-confluent",
+        about: "librdkafka's whole admin client, from Python",
+        run: |w| client(w, Client::Confluent),
+    },
+    Section {
+        name: "client-node",
+        about: "kafkajs",
+        run: |w| client(w, Client::Node),
+    },
+    Section {
+        name: "client-java",
+        about: "Kafka's own client",
+        run: |w| client(w, Client::Java),
+    },
+    Section {
+        name: "client-rdkafka",
+        about: "the rdkafka crate",
+        run: |w| client(w, Client::Rdkafka),
+    },
+    Section {
+        name: "shutdown",
+        about: "SIGTERM after all of that",
+        run: shutdown,
+    },
+    Section {
+        name: "segments",
+        about: "Kafka's DumpLogSegments reads what is left on disk",
+        run: segments,
+    },
+];
+
+const QUICK: Duration = Duration::from_secs(5 * 60);
+const TESTS: Duration = Duration::from_secs(40 * 60);
+
+fn passes(step: impl FnOnce() -> Result<()>) -> Result<Tally> {
+    step().map(|()| Tally::pass())
+}
+
+fn format(_: &mut World) -> Result<Tally> {
+    passes(|| process::run(&mut cargo(&["fmt", "--all", "--check"]), QUICK))
+}
+
+fn clippy(_: &mut World) -> Result<Tally> {
+    toolbox::need(&[&toolbox::MAKE])?; // librdkafka's build
+    let args = [
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    passes(|| process::run(&mut cargo(&args), TESTS))
+}
+
+fn schemas(_: &mut World) -> Result<Tally> {
+    if let Err(why) = toolbox::need(&[&toolbox::MAVEN]) {
+        return Ok(Tally::skip("codegen --check", &format!("{why:#}")));
+    }
+    passes(|| codegen::run(&codegen::Args::check()))
+}
+
+/// Runs cargo test and counts what it says; a build that fails is a failure too.
+fn cargo_test(command: &mut Command) -> Result<Tally> {
+    let mut tally = Tally::default();
+    let well = process::run_lines(command, TESTS, |line| {
+        println!("{line}");
+        tally.count_cargo_test(line);
+    })?;
+    if !well && tally.failed == 0 {
+        tally.fail("cargo test", "it ended with an error");
+    }
+    Ok(tally)
+}
+
+fn unit(_: &mut World) -> Result<Tally> {
+    let args = [
+        "test",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--no-fail-fast",
+    ];
+    // Not --quiet for the harness: its lines name what failed and what is ignored.
+    cargo_test(
+        cargo(&args)
+            .args(["--", "--format", "pretty"])
+            .env_remove("ONCELOG_TEST_BOOTSTRAP"),
+    )
+}
+
+fn doc(_: &mut World) -> Result<Tally> {
+    cargo_test(&mut cargo(&[
+        "test",
+        "--quiet",
+        "--workspace",
+        "--doc",
+        "--",
+        "--format",
+        "pretty",
+    ]))
+}
+
+fn simulation(_: &mut World) -> Result<Tally> {
+    let mut sim = Command::new(release_binary("oncelog-sim")?);
+    passes(|| process::run(sim.args(["--seeds", "1000"]), TESTS))
+}
+
+/// The demo is the crash loop: three streams of records, the broker killed under them again and
+/// again, and everything that was acknowledged counted by a fresh read. It fails on a loss.
+fn crash(_: &mut World) -> Result<Tally> {
+    let mut demo = Command::new(release_binary("oncelog")?);
+    demo.args(["demo", "--kills", "5"]);
+    passes(|| process::run(&mut demo, QUICK))
+}
+
+fn command_line(world: &mut World) -> Result<Tally> {
+    let bootstrap = world.bootstrap()?;
+    let mut command = cargo(&["test", "--quiet", "--workspace", "--test", "cluster"]);
+    command.args(["--", "--format", "pretty"]);
+    cargo_test(command.env("ONCELOG_TEST_BOOTSTRAP", bootstrap))
+}
+
+fn client(world: &mut World, client: Client) -> Result<Tally> {
+    // The topics stay, so that there are segments to look at afterwards.
+    let keep = world.external.is_none();
+    smoke(client, &world.bootstrap()?, keep)
+}
+
+fn shutdown(world: &mut World) -> Result<Tally> {
+    let Some(broker) = world.broker.take() else {
+        return Ok(Tally::skip(
+            "shutdown",
+            "no section before this one started the broker",
+        ));
+    };
+    world.data = Some(broker.stop()?);
+    Ok(Tally::pass())
+}
+
+fn segments(world: &mut World) -> Result<Tally> {
+    let Some(data) = &world.data else {
+        return Ok(Tally::skip(
+            "DumpLogSegments",
+            "no broker of this run has left segments",
+        ));
+    };
+    dumped(data)
+}
+
+fn dumped(data: &Path) -> Result<Tally> {
+    let found = dump_log::dump(data)?;
+    println!("{}", found.line());
+    let mut tally = Tally::default();
+    for complaint in &found.complaints {
+        println!("{complaint}");
+        tally.fail("DumpLogSegments", complaint);
+    }
+    tally.passed += u32::from(found.complaints.is_empty());
+    Ok(tally)
+}

@@ -1,0 +1,176 @@
+//! What the suites need from outside: programs by apt-get, libraries by pip, npm and Maven.
+//!
+//! Programs are installed only where they are missing and only as root; libraries are pinned by the
+//! files in conformance/ and go to target/conformance/, never to a global place. What cannot be had
+//! is an error that says what to install; the caller decides whether that is a skip.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+
+const DOWNLOAD_LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// A program, and the Debian packages that bring it.
+pub struct Program {
+    pub name: &'static str,
+    pub packages: &'static [&'static str],
+}
+
+pub const JAVAC: Program = Program {
+    name: "javac",
+    packages: &["default-jdk-headless"],
+};
+pub const MAVEN: Program = Program {
+    name: "mvn",
+    packages: &["maven"],
+};
+pub const NODE: Program = Program {
+    name: "node",
+    packages: &["nodejs"],
+};
+pub const NPM: Program = Program {
+    name: "npm",
+    packages: &["npm"],
+};
+pub const PYTHON: Program = Program {
+    name: "python3",
+    packages: &["python3"],
+};
+pub const MAKE: Program = Program {
+    name: "make",
+    packages: &["make"],
+};
+
+/// Installs the programs that are missing.
+pub fn need(programs: &[&Program]) -> Result<()> {
+    let missing = programs.iter().filter(|p| !process::installed(p.name));
+    let packages: Vec<&str> = missing.flat_map(|p| p.packages.iter().copied()).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    install(&packages)
+}
+
+fn install(packages: &[&str]) -> Result<()> {
+    let list = packages.join(" ");
+    if !process::installed("apt-get") || !rustix::process::geteuid().is_root() {
+        bail!("missing, and only root can install it with apt-get here: {list}");
+    }
+    println!("installing with apt-get: {list}");
+    apt_get(&["update"])?;
+    let mut args = vec!["install", "--yes", "--no-install-recommends"];
+    args.extend(packages);
+    apt_get(&args)
+}
+
+fn apt_get(args: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command.arg("--quiet=2").args(args);
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    process::run(&mut command, DOWNLOAD_LIMIT)
+}
+
+pub fn conformance_dir() -> PathBuf {
+    crate::root().join("target/conformance")
+}
+
+/// Whether `made` was made from the `source` file as it is now; if not, `make` makes it again.
+fn once(made: &Path, source: &Path, make: impl FnOnce() -> Result<()>) -> Result<()> {
+    let now = std::fs::read(source).with_context(|| source.display().to_string())?;
+    let stamp = made.join(".made-from");
+    if std::fs::read(&stamp).is_ok_and(|then| then == now) {
+        return Ok(());
+    }
+    if made.exists() {
+        std::fs::remove_dir_all(made)?;
+    }
+    std::fs::create_dir_all(made)?;
+    make()?;
+    Ok(std::fs::write(stamp, now)?)
+}
+
+/// The Python of a virtual environment with conformance/python/requirements.txt in it.
+pub fn python() -> Result<PathBuf> {
+    need(&[&PYTHON])?;
+    // Debian splits the standard library's own venv into packages.
+    let probe = ["-c", "import ensurepip, venv"];
+    let whole = Command::new("python3").args(probe).output()?;
+    if !whole.status.success() {
+        install(&["python3-venv"])?;
+    }
+    let venv = conformance_dir().join("python");
+    let requirements = crate::root().join("conformance/python/requirements.txt");
+    once(&venv, &requirements, || {
+        let mut create = Command::new("python3");
+        process::run(create.args(["-m", "venv"]).arg(&venv), DOWNLOAD_LIMIT)?;
+        let mut pip = Command::new(venv.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--requirement"]);
+        process::run(pip.arg(&requirements), DOWNLOAD_LIMIT)
+    })?;
+    Ok(venv.join("bin/python"))
+}
+
+/// A directory with conformance/node/package-lock.json installed in node_modules.
+pub fn node_modules() -> Result<PathBuf> {
+    need(&[&NODE, &NPM])?;
+    let source = crate::root().join("conformance/node");
+    let dir = conformance_dir().join("node");
+    once(&dir, &source.join("package-lock.json"), || {
+        for file in ["package.json", "package-lock.json"] {
+            std::fs::copy(source.join(file), dir.join(file))?;
+        }
+        let mut npm = Command::new("npm");
+        npm.args(["ci", "--no-audit", "--no-fund"])
+            .current_dir(&dir);
+        process::run(&mut npm, DOWNLOAD_LIMIT)
+    })?;
+    Ok(dir.join("node_modules"))
+}
+
+/// A directory with every jar of conformance/java/pom.xml.
+pub fn jars() -> Result<PathBuf> {
+    need(&[&JAVAC, &MAVEN])?;
+    let pom = crate::root().join("conformance/java/pom.xml");
+    let dir = conformance_dir().join("jars");
+    once(&dir, &pom, || {
+        let mut mvn = Command::new("mvn");
+        mvn.args(["--quiet", "--batch-mode", "--file"]).arg(&pom);
+        mvn.args(["dependency:copy-dependencies", "-DincludeScope=runtime"]);
+        mvn.arg(format!("-DoutputDirectory={}", dir.display()));
+        process::run(&mut mvn, DOWNLOAD_LIMIT)
+    })?;
+    Ok(dir)
+}
+
+/// `java` with the jars on its class path (after `first`, if given) and Kafka's logging set up.
+pub fn java(first: Option<&Path>, log_level: &str, heap: &str) -> Result<Command> {
+    let jars = jars()?.join("*");
+    let mut class_path = jars.display().to_string();
+    if let Some(first) = first {
+        class_path = format!("{}:{class_path}", first.display());
+    }
+    let logging = crate::root().join("conformance/java/log4j2.properties");
+    let mut java = Command::new("java");
+    java.arg(format!("-Xmx{heap}")).args(["-cp", &class_path]);
+    java.arg(format!("-Dlog.level={log_level}"));
+    java.arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
+    Ok(java)
+}
+
+/// Compiles conformance/java/smoke and returns the directory of its classes.
+pub fn java_smoke() -> Result<PathBuf> {
+    let jars = jars()?;
+    let classes = conformance_dir().join("java-classes");
+    let mut javac = Command::new("javac");
+    javac.args(["-proc:none", "-encoding", "UTF-8", "-cp"]);
+    javac.arg(jars.join("*")).arg("-d").arg(&classes);
+    for entry in std::fs::read_dir(crate::root().join("conformance/java/smoke"))? {
+        javac.arg(entry?.path());
+    }
+    process::run(&mut javac, DOWNLOAD_LIMIT)?;
+    Ok(classes)
+}
