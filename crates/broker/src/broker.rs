@@ -177,7 +177,8 @@ impl Broker {
                 Timer::Produce(request) => apis::produce::deadline(self, request),
                 Timer::Shard(index) => crate::groups::tick(self, index),
                 Timer::Partition(key) => crate::housekeeping::partition(self, key),
-                Timer::Housekeeping => crate::housekeeping::all(self),
+                Timer::Retention => crate::housekeeping::retention(self),
+                Timer::Upkeep => crate::housekeeping::upkeep(self),
                 Timer::RemoveDeleted(batch) => crate::deletion::remove_files(self, batch),
             }
         }

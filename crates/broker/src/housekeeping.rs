@@ -7,10 +7,16 @@
 use crate::broker::Broker;
 use crate::timers::Timer;
 use crate::topics::PartitionKey;
+use oncelog_partition::{Partition, Work};
+use oncelog_wire::clock::Now;
 
 /// Sets the timers that run from the start.
 pub(crate) fn begin(broker: &mut Broker) {
-    set_timer(broker);
+    let now = broker.now.instant;
+    let every = broker.config.log_retention_check_interval_ms;
+    broker.timers.set(Timer::Retention, now.plus_ms(every));
+    let every = broker.config.log_cleaner_backoff_ms;
+    broker.timers.set(Timer::Upkeep, now.plus_ms(every));
     for key in broker.topics.keys() {
         let hosted = broker.topics.get(key).expect("just listed");
         let deadline = hosted.partition.next_deadline();
@@ -18,29 +24,40 @@ pub(crate) fn begin(broker: &mut Broker) {
     }
 }
 
-fn set_timer(broker: &mut Broker) {
-    let every = broker
-        .config
-        .log_retention_check_interval_ms
-        .min(broker.config.log_cleaner_backoff_ms);
+/// `log.retention.check.interval.ms` is over.
+pub(crate) fn retention(broker: &mut Broker) {
+    let every = broker.config.log_retention_check_interval_ms;
     let next = broker.now.instant.plus_ms(every);
-    broker.timers.set(Timer::Housekeeping, next);
-}
-
-pub(crate) fn all(broker: &mut Broker) {
-    set_timer(broker);
+    broker.timers.set(Timer::Retention, next);
     for key in broker.topics.keys() {
-        partition(broker, key);
+        ask(broker, key, Partition::apply_retention);
     }
 }
 
-/// Whatever is due for one partition.
+/// `log.cleaner.backoff.ms` is over: compaction, and checkpoints that are due by size.
+pub(crate) fn upkeep(broker: &mut Broker) {
+    let every = broker.config.log_cleaner_backoff_ms;
+    let next = broker.now.instant.plus_ms(every);
+    broker.timers.set(Timer::Upkeep, next);
+    for key in broker.topics.keys() {
+        ask(broker, key, Partition::housekeeping);
+        ask(broker, key, |partition, now| {
+            partition.compact(now).into_iter().collect()
+        });
+    }
+}
+
+/// A partition's own deadline has come.
 pub(crate) fn partition(broker: &mut Broker, key: PartitionKey) {
+    ask(broker, key, Partition::housekeeping);
+}
+
+fn ask(broker: &mut Broker, key: PartitionKey, what: fn(&mut Partition, Now) -> Vec<Work>) {
     let now = broker.now;
     let Some(hosted) = broker.topics.get_mut(key) else {
         return;
     };
-    let work = hosted.partition.housekeeping(now);
+    let work = what(&mut hosted.partition, now);
     let deadline = hosted.partition.next_deadline();
     broker.run(key, work);
     broker.timers.set(Timer::Partition(key), deadline);

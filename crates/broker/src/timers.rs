@@ -9,7 +9,8 @@
 //! | `Produce` | an acks=all produce has waited for its `timeout_ms` |
 //! | `Shard` | a group coordinator shard has a session, join or retention deadline |
 //! | `Partition` | a partition's own deadline (flush.ms, delayed file deletion) |
-//! | `Housekeeping` | retention and compaction are looked at for all partitions |
+//! | `Retention` | retention is looked at for all partitions |
+//! | `Upkeep` | compaction and checkpoints are looked at for all partitions |
 //! | `RemoveDeleted` | the files of a deleted topic have outlived `file.delete.delay.ms` |
 
 use crate::connections::RequestId;
@@ -23,7 +24,8 @@ pub enum Timer {
     Produce(RequestId),
     Shard(i32),
     Partition(PartitionKey),
-    Housekeeping,
+    Retention,
+    Upkeep,
     RemoveDeleted(u64),
 }
 
@@ -75,16 +77,16 @@ mod tests {
     #[test]
     fn a_moved_timer_fires_once_at_its_new_time() {
         let mut timers = Timers::default();
-        timers.set(Timer::Housekeeping, Instant(10));
+        timers.set(Timer::Upkeep, Instant(10));
         timers.set(Timer::Shard(3), Instant(15));
-        timers.set(Timer::Housekeeping, Instant(20));
+        timers.set(Timer::Upkeep, Instant(20));
         assert_eq!(timers.next(), Some(Instant(15)));
         assert_eq!(timers.pop_due(Instant(14)), None);
         assert_eq!(timers.pop_due(Instant(30)), Some(Timer::Shard(3)));
-        assert_eq!(timers.pop_due(Instant(30)), Some(Timer::Housekeeping));
+        assert_eq!(timers.pop_due(Instant(30)), Some(Timer::Upkeep));
         assert_eq!(timers.pop_due(Instant(30)), None);
-        timers.set(Timer::Housekeeping, Instant(40));
-        timers.set(Timer::Housekeeping, Instant::NEVER);
+        timers.set(Timer::Upkeep, Instant(40));
+        timers.set(Timer::Upkeep, Instant::NEVER);
         assert_eq!(timers.next(), None);
     }
 }

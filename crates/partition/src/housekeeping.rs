@@ -65,26 +65,37 @@ impl Partition {
         self.log.compaction_failed(now);
     }
 
-    /// Whatever is due now.
+    /// Whatever is due now by the partition's own deadlines: producers, checkpoints, flushes,
+    /// files whose removal was put off.
     pub fn housekeeping(&mut self, now: Now) -> Vec<Work> {
         let mut ops = Vec::new();
         self.expire_producers(now.instant);
-        let deleted = self.log.apply_retention(now, self.high_watermark());
-        ops.extend(self.start_moved(now.instant, deleted));
         // With the log's own checkpoint, so that a crash replays no more than it re-scans.
         if self.log.checkpoint_due() || self.snapshot_deadline() <= now.instant {
             ops.push(self.take_snapshot(now.instant, self.high_watermark(), false));
         }
         ops.extend(self.log.work_due(now));
-        let mut work: Vec<Work> = ops.into_iter().map(Work::unwatched).collect();
-        if let Some(plan) = self.compaction_plan(now) {
-            work.push(Work {
-                op: DiskOp::Compact(Box::new(plan)),
-                completes: Completes::Compaction,
-            });
-        }
         self.assert_invariants();
-        work
+        ops.into_iter().map(Work::unwatched).collect()
+    }
+
+    /// Retention by time and size. Apart from [`Partition::housekeeping`] because how often it is
+    /// looked at is a promise to users (`log.retention.check.interval.ms`): records with old
+    /// timestamps live at least that long.
+    pub fn apply_retention(&mut self, now: Now) -> Vec<Work> {
+        let deleted = self.log.apply_retention(now, self.high_watermark());
+        let ops = self.start_moved(now.instant, deleted);
+        self.assert_invariants();
+        ops.into_iter().map(Work::unwatched).collect()
+    }
+
+    /// Begins a compaction if the log is dirty enough and none runs.
+    pub fn compact(&mut self, now: Now) -> Option<Work> {
+        let plan = self.compaction_plan(now)?;
+        Some(Work {
+            op: DiskOp::Compact(Box::new(plan)),
+            completes: Completes::Compaction,
+        })
     }
 
     /// When to call [`Partition::housekeeping`] next; [`Instant::NEVER`] if nothing will be due.

@@ -137,7 +137,9 @@ impl World {
 
     pub fn housekeeping(&mut self) {
         let now = self.now;
-        let work = self.partition().housekeeping(now);
+        let mut work = self.partition().apply_retention(now);
+        work.extend(self.partition().housekeeping(now));
+        work.extend(self.partition().compact(now));
         self.run(work);
     }
 
