@@ -119,7 +119,8 @@ pub(crate) fn ask_many<F>(
 {
     let merge = Merge {
         outstanding: parts.len(),
-        answer: empty,
+        // Not something to merge into: what one shard says alone is the answer as it is.
+        answer: if parts.is_empty() { empty } else { None },
     };
     broker.groups.merges.insert(request, merge);
     if parts.is_empty() {

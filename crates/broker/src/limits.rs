@@ -21,3 +21,6 @@ pub const INTERNAL_BATCH_BYTES_MAX: usize = 128 << 20;
 /// A coordinator's batch is closed at this size; a single record may be larger
 /// (`GroupConfig::group_record_bytes_max`).
 pub const COORDINATOR_BATCH_BYTES: usize = 512 << 10;
+
+/// Bytes that a file name may have.
+pub const FILE_NAME_BYTES_MAX: usize = 255;

@@ -268,10 +268,11 @@ fn set_strays_aside(
                 .notes
                 .push(format!("{name}: its topic was deleted; removed"));
         } else {
-            disk.rename(&name, &format!("{name}-stray"))?;
-            report.notes.push(format!(
-                "{name}: no topic claims it; renamed to {name}-stray"
-            ));
+            let aside = stray_name(disk, &name)?;
+            disk.rename(&name, &aside)?;
+            report
+                .notes
+                .push(format!("{name}: no topic claims it; renamed to {aside}"));
         }
         changed = true;
     }
@@ -279,6 +280,27 @@ fn set_strays_aside(
         disk.sync_dir("")?;
     }
     Ok(())
+}
+
+/// A name that is free and that a file system takes, ending as Kafka's strays do.
+fn stray_name(disk: &dyn Disk, name: &str) -> io::Result<String> {
+    let taken = disk.list("")?;
+    let mut number = 1;
+    loop {
+        let suffix = match number {
+            1 => "-stray".to_owned(),
+            number => format!(".{number}-stray"),
+        };
+        let mut kept = name.len().min(limits::FILE_NAME_BYTES_MAX - suffix.len());
+        while !name.is_char_boundary(kept) {
+            kept -= 1;
+        }
+        let aside = format!("{}{suffix}", &name[..kept]);
+        if !taken.contains(&aside) {
+            return Ok(aside);
+        }
+        number += 1;
+    }
 }
 
 fn load_groups(

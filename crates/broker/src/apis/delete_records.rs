@@ -2,11 +2,13 @@
 //!
 //! Behaviour: -1 means the high watermark; an offset beyond it is OFFSET_OUT_OF_RANGE; one below
 //! the log start is a success that changes nothing. Topics that are only compacted are refused
-//! (POLICY_VIOLATION), as in Kafka. The new log start is on disk before the answer.
+//! (POLICY_VIOLATION), and so are the broker's own (INVALID_TOPIC_EXCEPTION), as in Kafka. The new
+//! log start is on disk before the answer.
 
 use crate::broker::Broker;
 use crate::connections::RequestId;
 use crate::topics::PartitionKey;
+use oncelog_coordinator::cluster::is_internal;
 use oncelog_wire::ErrorCode;
 use oncelog_wire::ResponseBody;
 use oncelog_wire::messages::delete_records_response::{
@@ -33,6 +35,9 @@ pub(crate) fn handle(broker: &mut Broker, request: RequestId, ask: DeleteRecords
             let key = topic_id.map(|topic_id| PartitionKey { topic_id, index });
             match key.and_then(|key| broker.topics.get_mut(key)) {
                 None => result.error_code = ErrorCode::UnknownTopicOrPartition.code(),
+                Some(_) if is_internal(&entry.name) => {
+                    result.error_code = ErrorCode::InvalidTopicException.code();
+                }
                 Some(hosted) => match hosted.partition.delete_records(now, ask.offset) {
                     Ok(deleted) => {
                         result.low_watermark = deleted.low_watermark;

@@ -1,7 +1,8 @@
 //! InitProducerId (key 22, versions 0-5): a producer id for an idempotent producer.
 //!
 //! Behaviour: without a transactional id, a fresh id with epoch 0, from a block of 1000 that is
-//! reserved in the metadata log, so that no id is ever given out twice. A request with a
+//! reserved in the metadata log, so that no id is ever given out twice. An id without an epoch, or
+//! an epoch without an id (v3+), is INVALID_REQUEST; both are not looked at otherwise. A request with a
 //! transactional id is refused until transactions exist: an empty one is INVALID_REQUEST as in
 //! Kafka, any other TRANSACTIONAL_ID_AUTHORIZATION_FAILED (fatal for the client, so nothing is
 //! sent under a promise that is not kept).
@@ -24,7 +25,9 @@ pub(crate) fn handle(
     let RequestBody::InitProducerId(ask) = &prepared.body else {
         unreachable!("dispatched by type");
     };
+    let half = (ask.producer_id == -1) != (ask.producer_epoch == -1);
     let refused = match ask.transactional_id.as_deref() {
+        _ if half => Some(ErrorCode::InvalidRequest),
         None => None,
         Some("") => Some(ErrorCode::InvalidRequest),
         Some(_) => Some(ErrorCode::TransactionalIdAuthorizationFailed),

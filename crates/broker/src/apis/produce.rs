@@ -6,8 +6,16 @@
 //! passed it; a duplicate of one of the producer's last five batches is answered with its original
 //! offset, under the same condition. acks=0 is not answered; an error closes the connection.
 //!
+//! Clients may not write to the broker's own topics (INVALID_TOPIC_EXCEPTION).
+//!
 //! Deviations from Kafka: acks=1 waits for the same completion as acks=all, which is the same
-//! thing on a single replica. Transactional produce is refused until transactions exist.
+//! thing on a single replica. acks=all can time out (REQUEST_TIMED_OUT) while the disk is slow,
+//! where Kafka with one replica never does; the batch may be there all the same, as after any
+//! timeout. Kafka lets a client that calls itself `__admin_client` write to internal topics; here
+//! nobody does. Of a partition that is named twice in one request, both batches are appended
+//! (Kafka: the last). Transactional produce is refused until transactions exist:
+//! TRANSACTIONAL_ID_AUTHORIZATION_FAILED with a transactional id, INVALID_TXN_STATE for a
+//! transactional batch without one.
 //!
 //! Non-obvious: partitions that failed are answered together with those that succeeded, when the
 //! slowest of them is done.
@@ -20,6 +28,7 @@ use crate::prepare::{Prepared, PreparedBatch};
 use crate::timers::Timer;
 use crate::topics::PartitionKey;
 use crate::waiters::ParkedProduce;
+use oncelog_coordinator::cluster::is_internal;
 use oncelog_partition::{RecordError, Rejection};
 use oncelog_wire::ErrorCode;
 use oncelog_wire::messages::produce_request::TopicProduceData;
@@ -141,12 +150,20 @@ fn topic_id(
     topic: &TopicProduceData,
     version: i16,
 ) -> Result<oncelog_wire::Uuid, ErrorCode> {
-    if version >= 13 {
-        let known = broker.topics.topic(topic.topic_id).map(|topic| topic.id);
-        return known.ok_or(ErrorCode::UnknownTopicId);
+    let id = match version {
+        13.. => Some(topic.topic_id),
+        _ => broker.topics.id_of(&topic.name),
+    };
+    let Some(found) = id.and_then(|id| broker.topics.topic(id)) else {
+        return Err(match version {
+            13.. => ErrorCode::UnknownTopicId,
+            _ => ErrorCode::UnknownTopicOrPartition,
+        });
+    };
+    match is_internal(&found.name) {
+        true => Err(ErrorCode::InvalidTopicException),
+        false => Ok(found.id),
     }
-    let known = broker.topics.id_of(&topic.name);
-    known.ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
 fn append(

@@ -7,7 +7,11 @@ mod host;
 mod requests;
 
 mod api_versions;
+mod configs;
 mod fetch;
+mod groups;
+mod hostile;
+mod lifecycle;
 mod offsets;
 mod produce;
 mod sessions;
