@@ -4,6 +4,9 @@
 use oncelog_commitlog::testing::Random;
 use std::collections::BTreeMap;
 
+/// `message.max.bytes` in every world; producers overstep it now and then.
+pub const MESSAGE_BYTES_MAX: u64 = 4_000;
+
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Broker properties, as in a configuration file.
@@ -50,6 +53,7 @@ impl Plan {
         set("offsets.topic.num.partitions", 1 + random.below(3));
         set("log.segment.delete.delay.ms", *pick(random, &[100, 60_000]));
         set("log.flush.interval.messages", 1);
+        set("message.max.bytes", MESSAGE_BYTES_MAX);
         let crashes = (0..random.below(5)).map(|_| Crash::draw(random)).collect();
         Plan {
             properties,

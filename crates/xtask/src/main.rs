@@ -4,6 +4,7 @@ mod cargo;
 mod codegen;
 mod dump_log;
 mod kafka;
+mod mutants;
 mod oncelog;
 mod process;
 mod smoke;
@@ -28,6 +29,8 @@ enum Command {
     Kafka(kafka::Args),
     /// Have Kafka's DumpLogSegments read a data directory; any complaint fails.
     DumpLog(dump_log::Args),
+    /// Plant known bugs and demand that the simulator finds each of them.
+    Mutants(mutants::Args),
     /// Generate crates/wire/src/messages from Kafka's schemas.
     Codegen(codegen::Args),
 }
@@ -39,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         Command::Smoke(args) => smoke::run(&args),
         Command::Kafka(args) => kafka::run(&args),
         Command::DumpLog(args) => dump_log::run(&args),
+        Command::Mutants(args) => mutants::run(&args),
         Command::Codegen(args) => codegen::run(&args),
     }
 }

@@ -5,7 +5,7 @@
 use super::session::Heard;
 use super::{Actor, ActorEvent, Context, Session, TOPIC, value};
 use crate::history::Violation;
-use crate::plan::Plan;
+use crate::plan::{MESSAGE_BYTES_MAX, Plan};
 use oncelog_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use oncelog_wire::messages::{
     CreateTopicsRequest, InitProducerIdRequest, ProduceRequest, ProduceResponse,
@@ -25,6 +25,9 @@ struct Batch {
     /// Sent on the present connection.
     sent: bool,
     acked: bool,
+    /// Sent with a record too many at first, which the broker refuses for its size; the refusal
+    /// must not count as having been appended.
+    oversized: bool,
 }
 
 pub struct Producer {
@@ -91,15 +94,20 @@ impl Producer {
     }
 
     fn fill(&mut self, context: &mut Context) {
-        while self.batches.len() < IN_FLIGHT && self.next < self.total {
+        let refused_soon = self.batches.iter().any(|batch| batch.oversized);
+        while self.batches.len() < IN_FLIGHT && self.next < self.total && !refused_soon {
             let count = (1 + context.scheduler.random.below(6) as u32).min(self.total - self.next);
             self.batches.push_back(Batch {
                 first: self.next,
                 count,
                 sent: false,
                 acked: false,
+                oversized: self.batches.is_empty() && context.scheduler.random.one_in(20),
             });
             self.next += count;
+            if self.batches.back().is_some_and(|batch| batch.oversized) {
+                break; // alone, so that nothing in flight builds on it
+            }
             if context.scheduler.random.one_in(2) {
                 break; // spread the records over time
             }
@@ -115,6 +123,10 @@ impl Producer {
         for number in batch.first..batch.first + batch.count {
             let value = value(self.number, number);
             builder.append(now_ms, Some(value.as_bytes()), Some(value.as_bytes()), &[]);
+        }
+        if batch.oversized {
+            let large = [0; MESSAGE_BYTES_MAX as usize];
+            builder.append(now_ms, None, Some(&large), &[]);
         }
         let partition = PartitionProduceData {
             index: self.partition,
@@ -143,6 +155,13 @@ impl Producer {
     ) -> Result<(), Violation> {
         let answer = &response.responses[0].partition_responses[0];
         let error = ErrorCode::from_code(answer.error_code);
+        if error == ErrorCode::MessageTooLarge
+            && let Some(batch) = self.batches.iter_mut().find(|batch| batch.oversized)
+        {
+            batch.oversized = false;
+            batch.sent = false;
+            return Ok(());
+        }
         if answer.error_code != 0 {
             context.trace(|| format!("batch at {first} is answered {error:?}"));
             if self.idempotent && !error.is_retriable() {
