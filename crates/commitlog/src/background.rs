@@ -103,7 +103,10 @@ impl Log {
 
     /// Too much is written and not synced.
     fn behind_flush_due(&self) -> bool {
-        let (written, synced) = (self.completions.written(), self.completions.synced());
+        // Both in the same terms: right after a roll, the end that was written is still named by
+        // the sealed segment, whose bytes a flush has dealt with.
+        let written = self.normalized(self.completions.written());
+        let synced = self.normalized(self.completions.synced());
         let base = match synced.segment == written.segment {
             true => synced.position,
             false => 0,

@@ -298,6 +298,34 @@ fn what_is_written_behind_is_flushed_before_it_is_too_much() {
     assert_eq!(world.log.recovery_point(), world.log.end_offset());
 }
 
+/// Found by a server that span for ever: with an append in flight in the new segment, the sealed
+/// one's size was taken for unsynced bytes again and again.
+#[test]
+fn a_flush_after_a_roll_is_not_due_again_at_once() {
+    let mut world = World::new(LogConfig {
+        flush_messages: i64::MAX,
+        segment_bytes: crate::limits::UNSYNCED_BYTES_MAX + (40 << 20),
+        ..small_config()
+    });
+    let batch = batch_of(
+        Compression::None,
+        &[rec(1, "key", Some(&"x".repeat(16 << 20)))],
+    );
+    while world.log.segment_count() == 1 {
+        while !world.appends.is_empty() {
+            world.run_append(0).unwrap();
+        }
+        world.append(&batch);
+        world.records.clear();
+    }
+    assert_eq!(world.log.next_deadline(), Instant(0), "the sealed segment");
+    let ops = world.log.work_due(world.now);
+    world.emit(ops);
+    assert_eq!(world.log.next_deadline(), Instant::NEVER);
+    world.run();
+    assert!(world.log.recovery_point() >= world.log.active_base_offset());
+}
+
 #[test]
 fn rolls_by_size_time_index_and_offset() {
     let rolls = |config: LogConfig, timestamps: &[i64]| -> Vec<i64> {
