@@ -116,6 +116,8 @@ impl MemberMetadata {
             subscribed_topic_regex: Some(self.topic_regex.clone()),
             rebalance_timeout_ms: self.rebalance_timeout_ms,
             server_assignor: self.server_assignor.clone(),
+            // Not the schema's default: without it Kafka reads a member of the classic protocol.
+            classic_member_metadata: None,
             ..Default::default()
         }
     }

@@ -111,8 +111,9 @@ impl ConsumerGroup {
 
     /// The records that put `gone` out of the group; none if that is nobody.
     ///
-    /// Without `topics` the hash of what the others subscribe to cannot be made anew. It stays if
-    /// that is the same as before; if not, the next heartbeat finds the difference.
+    /// Without `topics` the hash of what the others subscribe to cannot be made anew and stays as
+    /// it is. If the others subscribe to less, the next change of a topic is then taken for one
+    /// that concerns the group, which at worst costs an epoch.
     pub(crate) fn without(
         &self,
         group_id: &str,

@@ -45,6 +45,8 @@ pub(crate) mod records;
 mod shard;
 mod subscription;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use assignors::{RANGE, UNIFORM};
 pub(crate) use group::ConsumerGroup;

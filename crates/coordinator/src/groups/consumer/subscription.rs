@@ -34,7 +34,14 @@ fn build(pattern: &str) -> Result<Regex, String> {
         .size_limit(REGEX_SIZE_MAX)
         .dfa_size_limit(REGEX_SIZE_MAX)
         .build()
-        .map_err(|error| error.to_string())
+        .map_err(|error| reason(&error.to_string()))
+}
+
+/// The last line, without what introduces it: the others draw the expression again.
+fn reason(error: &str) -> String {
+    let last = error.lines().last().unwrap_or_default();
+    let last = last.strip_prefix("error: ").unwrap_or(last);
+    last.trim_end_matches('.').to_owned()
 }
 
 /// `\Qa.b\E` as `a\.b`; without `\E` the quote goes to the end.

@@ -376,7 +376,11 @@ impl World {
                 self.beat(client, true, false);
                 self.check_owned();
             }
-            if self.host.records.len() == records_before && self.are_members_the_clients() {
+            let has_what_it_is_to = |client: &Client| client.owned == client.assigned;
+            if self.host.records.len() == records_before
+                && self.are_members_the_clients()
+                && self.clients.iter().all(has_what_it_is_to)
+            {
                 return;
             }
             self.host.advance(session_ms / 9);
