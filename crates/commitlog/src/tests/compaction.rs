@@ -1,6 +1,7 @@
 //! What compaction keeps and removes, and that its swap survives a crash at every step.
 
 use super::world::{DIR, Rec, World, batch_of, rec, small_config};
+use crate::checkpoint::{Checkpoint, Swap};
 use crate::testing::Random;
 use crate::{Disk, DiskOp, DiskOutcome, LogConfig, execute};
 use oncelog_wire::records::{Batch, BatchBuilder, Batches, Compression, EndTxn, TimestampType};
@@ -52,6 +53,11 @@ fn shown(world: &World) -> Vec<String> {
 fn batches(world: &World) -> Vec<Batch> {
     let (start, end) = (world.log.start_offset(), world.log.end_offset());
     world.read_batches(start, end, 1 << 20)
+}
+
+fn checkpoint_on_disk(world: &World) -> Checkpoint {
+    let content = world.disk.content(&format!("{DIR}/oncelog-checkpoint"));
+    Checkpoint::decode(&content.unwrap()).unwrap()
 }
 
 #[test]
@@ -579,4 +585,71 @@ fn batches_of_many_records_lose_some_of_them() {
             batch.unwrap().check_crc().unwrap();
         }
     }
+}
+
+/// A plan made before the last one's files are in place would read the old ones by the new sizes.
+#[test]
+fn there_is_no_plan_until_the_last_one_is_installed() {
+    let mut world = World::new(compacted());
+    for i in 0..20 {
+        write_each(
+            &mut world,
+            &[(&format!("k{i}"), Some(&format!("{:060}", 0)))],
+        );
+        write_each(&mut world, &[("same", Some(&format!("{i:060}")))]);
+    }
+    seal(&mut world);
+    let limit = world.log.end_offset();
+    let plan = |world: &mut World| world.log.compaction_plan(world.now, limit, BTreeSet::new());
+    let first = plan(&mut world).unwrap();
+    assert!(plan(&mut world).is_none(), "one at a time");
+    let outcome = execute(&world.disk, &DiskOp::Compact(Box::new(first))).unwrap();
+    let DiskOutcome::Compacted(outcome) = outcome else {
+        panic!()
+    };
+    let ops = world.log.apply_compaction(*outcome, world.now);
+    assert!(plan(&mut world).is_none(), "the steps are not executed");
+    world.check_records(); // from the old file
+    world.emit(ops);
+    world.run_steps();
+    world.check_records(); // from the new one
+    assert_eq!(
+        checkpoint_on_disk(&world).swap,
+        None,
+        "the swap is finished"
+    );
+    assert!(plan(&mut world).is_none());
+    world.log.compaction_installed();
+    assert!(plan(&mut world).is_some(), "the next group");
+}
+
+/// The checkpoint names a swap only for as long as it is under way: a later `.swap` file of the
+/// same segment that was not committed must not be taken for it.
+#[test]
+fn a_finished_swap_is_forgotten() {
+    let mut world = World::new(compacted());
+    let file = format!("{DIR}/oncelog-checkpoint");
+    for i in 0..20 {
+        write_each(&mut world, &[("same", Some(&format!("{i:060}")))]);
+    }
+    write_each(&mut world, &[("other", Some("1"))]);
+    seal(&mut world);
+    world.compact(&[]);
+    assert_eq!(checkpoint_on_disk(&world).swap, None);
+
+    // As if the power had gone before it was.
+    let checkpoint = checkpoint_on_disk(&world);
+    let base = checkpoint.segments[0].0;
+    let unfinished = Checkpoint {
+        swap: Some(Swap {
+            replaced: vec![base, base + 1],
+            replacement: Some(base),
+        }),
+        ..checkpoint
+    };
+    let text = unfinished.encode();
+    world.disk.write_at(&file, 0, &[text.as_bytes()]).unwrap();
+    world.recover();
+    assert_eq!(checkpoint_on_disk(&world).swap, None);
+    world.check_records();
 }
