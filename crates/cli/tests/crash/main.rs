@@ -6,6 +6,8 @@
 mod check;
 mod churn;
 mod client;
+mod damage;
+mod disk_full;
 mod group;
 mod producer;
 mod random;
