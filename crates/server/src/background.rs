@@ -7,7 +7,7 @@
 //!   files that exist and write files that nobody has seen, so a failed one is reported to the
 //!   core and stops nothing.
 
-use crate::commit::{Completions, UnsyncedNames};
+use crate::commit::Completions;
 use crate::disk::RealDisk;
 use crate::fatal::Failure;
 use oncelog_broker::OpId;
@@ -77,7 +77,6 @@ impl<T> WorkQueue<T> {
 pub fn run_steps(
     queue: &WorkQueue<(OpId, Vec<DiskStep>)>,
     disk: &RealDisk,
-    names: &UnsyncedNames,
     completions: &dyn Completions,
 ) {
     while let Some((op, steps)) = queue.next() {
@@ -85,7 +84,7 @@ pub fn run_steps(
             if completions.has_failed() {
                 return;
             }
-            if let Err(failure) = run_step(disk, names, step) {
+            if let Err(failure) = run_step(disk, step) {
                 completions.failed(failure);
                 return;
             }
@@ -94,9 +93,9 @@ pub fn run_steps(
     }
 }
 
-fn run_step(disk: &RealDisk, names: &UnsyncedNames, step: DiskStep) -> Result<(), Failure> {
+fn run_step(disk: &RealDisk, step: DiskStep) -> Result<(), Failure> {
     let (doing, file) = match &step {
-        DiskStep::Sync { file } => return names.sync(disk, file),
+        DiskStep::Sync { file } => ("syncing", file.clone()),
         DiskStep::Write { file, .. } => ("writing", file.clone()),
         DiskStep::SyncDir { dir } => ("syncing", dir.clone()),
         DiskStep::Rename { from, .. } => ("renaming", from.clone()),

@@ -7,8 +7,8 @@
 //!
 //! Appends that need no sync never come here: who emitted them writes them ([`write_appends`]).
 //!
-//! Invariants: an append is completed only after `sync` of its file returned, and, if the file was
-//! created since, of the directories that lead to it; after the first failure nothing is
+//! Invariants: an append is completed only after `sync` of its file returned, and, if the file is new,
+//! of the directories that lead to it; after the first failure nothing is
 //! completed any more.
 
 use crate::disk::RealDisk;
@@ -16,9 +16,8 @@ use crate::fatal::Failure;
 use crate::limits;
 use oncelog_broker::OpId;
 use oncelog_commitlog::{Append, Disk, DiskOutcome, FileName};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +31,6 @@ pub trait Completions: Send + Sync {
 
 pub struct Commit {
     lanes: Vec<Lane>,
-    pub names: UnsyncedNames,
 }
 
 #[derive(Default)]
@@ -57,7 +55,6 @@ impl Commit {
         assert!((1..=64).contains(&lanes), "between 1 and 64 lanes");
         Commit {
             lanes: (0..lanes).map(|_| Lane::default()).collect(),
-            names: UnsyncedNames::default(),
         }
     }
 
@@ -120,10 +117,10 @@ impl Commit {
                 .push((op, append));
         }
         for appends in files.values() {
-            write_appends(disk, &self.names, appends)?;
+            write_appends(disk, appends)?;
         }
         for (file, appends) in files {
-            self.names.sync(disk, &file)?;
+            sync(disk, &file, &appends)?;
             if completions.has_failed() {
                 return Ok(());
             }
@@ -178,11 +175,7 @@ impl Lane {
 }
 
 /// Writes appends of one or several files, in order; neighbours go out in one call.
-pub fn write_appends(
-    disk: &RealDisk,
-    names: &UnsyncedNames,
-    appends: &[(OpId, Append)],
-) -> Result<(), Failure> {
+pub fn write_appends(disk: &RealDisk, appends: &[(OpId, Append)]) -> Result<(), Failure> {
     let mut rest = appends;
     while let Some((_, first)) = rest.first() {
         let mut end = first.position;
@@ -196,9 +189,6 @@ pub fn write_appends(
             end += (append.header.len() + append.body.len()) as u64;
             taken += 1;
         }
-        if rest[..taken].iter().any(|(_, append)| append.create) {
-            names.created(&first.file);
-        }
         disk.write_at(&first.file, first.position, &buffers)
             .map_err(|e| Failure::of_disk(disk, "writing", &first.file, &e))?;
         rest = &rest[taken..];
@@ -206,48 +196,18 @@ pub fn write_appends(
     Ok(())
 }
 
-/// Files that were created and whose names are not durable yet.
-///
-/// A file may be created by an append that needs no sync and synced by a later one: the sync has
-/// to reach its name too.
-#[derive(Default)]
-pub struct UnsyncedNames {
-    count: AtomicUsize,
-    files: Mutex<HashSet<FileName>>,
-}
-
-impl UnsyncedNames {
-    fn created(&self, file: &FileName) {
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        files.insert(file.clone());
-        self.count.store(files.len(), Ordering::SeqCst);
-    }
-
-    fn take(&self, file: &FileName) -> bool {
-        if self.count.load(Ordering::SeqCst) == 0 {
-            return false;
+/// Syncs a file and, if one of its appends says that it is new, the directories that lead to it.
+fn sync(disk: &RealDisk, file: &str, appends: &[(OpId, Append)]) -> Result<(), Failure> {
+    let failed = |what: &str, e| Failure::of_disk(disk, "syncing", what, &e);
+    disk.sync(file).map_err(|e| failed(file, e))?;
+    if appends.iter().any(|(_, append)| append.create) {
+        let mut name = file;
+        while !name.is_empty() {
+            name = name.rsplit_once('/').map_or("", |(parent, _)| parent);
+            disk.sync_dir(name).map_err(|e| failed(name, e))?;
         }
-        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_there = files.remove(file);
-        self.count.store(files.len(), Ordering::SeqCst);
-        was_there
     }
-
-    /// Syncs a file and, if it is new, the directories that lead to it.
-    pub fn sync(&self, disk: &RealDisk, file: &FileName) -> Result<(), Failure> {
-        let failed = |what: &str, e| Failure::of_disk(disk, "syncing", what, &e);
-        // Taken before the sync: a failure stops the broker anyway.
-        let new = self.take(file);
-        disk.sync(file).map_err(|e| failed(file, e))?;
-        if new {
-            let mut name: &str = file;
-            while !name.is_empty() {
-                name = name.rsplit_once('/').map_or("", |(parent, _)| parent);
-                disk.sync_dir(name).map_err(|e| failed(name, e))?;
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// Starts a lane's threads; they end after [`Commit::close`].

@@ -35,7 +35,9 @@ pub struct Core {
     commit: Arc<Commit>,
     steps: StepQueue,
     reads: ReadQueue,
-    /// The deadline that the timer task sleeps for, in the core's nanoseconds.
+    /// The deadline that the timer task sleeps for, in the core's nanoseconds. It only moves
+    /// earlier until it has passed: waking the task whenever a request comes and goes would cost
+    /// more than one tick too many.
     armed: AtomicU64,
     deadline_moved: Notify,
     /// No further requests are taken (a shutdown has begun).
@@ -125,7 +127,7 @@ impl Core {
         let mut todo = self.locked(&mut touched, work);
         while !todo.inline.is_empty() {
             let appends = std::mem::take(&mut todo.inline);
-            if let Err(failure) = commit::write_appends(&self.disk, &self.commit.names, &appends) {
+            if let Err(failure) = commit::write_appends(&self.disk, &appends) {
                 return self.fatal.report(failure);
             }
             todo = self.locked(&mut touched, |inner, now| {
@@ -186,7 +188,10 @@ impl Core {
                 tokio::time::sleep_until(self.clock.at(armed)).await;
             };
             tokio::select! {
-                () = due => self.submit([Input::Tick]),
+                () = due => {
+                    self.armed.store(Instant::NEVER.0, Ordering::SeqCst);
+                    self.submit([Input::Tick]);
+                }
                 () = self.deadline_moved.notified() => {}
             }
         }
@@ -200,9 +205,9 @@ impl Core {
         work(&mut inner, self.clock.now());
         self.drain(&mut inner, touched, &mut todo);
         let next = inner.broker.next_deadline().unwrap_or(Instant::NEVER).0;
-        let before = self.armed.swap(next, Ordering::SeqCst);
+        let sooner = self.armed.fetch_min(next, Ordering::SeqCst) > next;
         drop(inner);
-        if next < before {
+        if sooner {
             self.deadline_moved.notify_one();
         }
         self.commit.wake(std::mem::take(&mut todo.wake));

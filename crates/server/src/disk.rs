@@ -133,7 +133,7 @@ impl Disk for RealDisk {
     fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         let entries = match std::fs::read_dir(self.checked_path(dir)?) {
             Ok(entries) => entries,
-            Err(e) if is_absent(&e) => return Ok(Vec::new()),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(e),
         };
         let mut names = Vec::new();

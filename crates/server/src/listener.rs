@@ -129,19 +129,21 @@ impl Connections {
         }
     }
 
+    /// Asks all connections to end.
+    pub fn begin_close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        for connection in self.lock().values() {
+            connection.close(CloseReason::Shutdown);
+        }
+    }
+
     /// Closes all connections; returns when their tasks have ended.
     pub async fn close(&self) {
-        self.closing.store(true, Ordering::SeqCst);
         loop {
             let gone = self.all_gone.notified();
-            {
-                let open = self.lock();
-                if open.is_empty() {
-                    return;
-                }
-                for connection in open.values() {
-                    connection.close(CloseReason::Shutdown);
-                }
+            self.begin_close();
+            if self.lock().is_empty() {
+                return;
             }
             gone.await;
         }

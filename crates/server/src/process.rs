@@ -3,7 +3,7 @@
 use crate::config::{ConfigProblem, Layers, Place, Property, environment, file};
 use crate::fatal::OnFailure;
 use crate::server::{Server, ServerConfig, ShutdownError, StartError};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -40,6 +40,7 @@ pub fn run(args: StartArgs) -> Result<(), RunError> {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(LOG_FILTER))
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .try_init(); // the caller's own, if it has one
     let broker = layers(&args)?.resolve()?;

@@ -61,7 +61,7 @@ pub enum ShutdownError {
     Failed(#[from] Failure),
 }
 
-/// A broker that serves. To be ended with [`RunningServer::shutdown`]; a drop is a crash.
+/// A broker that serves. To be ended with [`RunningServer::shutdown`].
 pub struct RunningServer {
     pub(crate) config: BrokerConfig,
     pub(crate) report: OpenReport,
@@ -201,8 +201,19 @@ impl RunningServer {
         // Their tasks end on their own; a client cannot hold this up.
         let _ = tokio::time::timeout(Duration::from_secs(5), self.connections.close()).await;
         self.tasks.shutdown().await;
-        let threads = self.threads;
+        let threads = std::mem::take(&mut self.threads);
         let _ = tokio::task::spawn_blocking(move || threads.join()).await;
+    }
+}
+
+/// Who lets go of a server without ending it gets a crash, and still a directory that nobody
+/// writes to: the lock goes last.
+impl Drop for RunningServer {
+    fn drop(&mut self) {
+        self.core.stop();
+        self.figures.stopped();
+        self.connections.begin_close();
+        std::mem::take(&mut self.threads).join();
     }
 }
 
@@ -299,8 +310,9 @@ fn raise_file_limit() -> u64 {
 }
 
 /// The threads beside the runtime, and the queues that feed them.
+#[derive(Default)]
 struct Threads {
-    commit: Arc<Commit>,
+    commit: Option<Arc<Commit>>,
     steps: background::StepQueue,
     reads: background::ReadQueue,
     handles: Vec<JoinHandle<()>>,
@@ -321,9 +333,9 @@ impl Threads {
         let completions: Arc<dyn Completions> = core.clone();
         let mut handles = commit::spawn(&commit, &disk, &completions)?;
         {
-            let (steps, disk, commit) = (steps.clone(), disk.clone(), commit.clone());
+            let (steps, disk) = (steps.clone(), disk.clone());
             handles.push(background::spawn("steps", move || {
-                background::run_steps(&steps, &disk, &commit.names, &*completions);
+                background::run_steps(&steps, &disk, &*completions);
             })?);
         }
         for number in 0..limits::READER_THREADS {
@@ -338,7 +350,7 @@ impl Threads {
             })?);
         }
         let threads = Threads {
-            commit,
+            commit: Some(commit),
             steps,
             reads,
             handles,
@@ -346,8 +358,11 @@ impl Threads {
         Ok((core, threads))
     }
 
+    /// Ends them; returns when the last has finished what it is at.
     fn join(self) {
-        self.commit.close();
+        if let Some(commit) = &self.commit {
+            commit.close();
+        }
         self.steps.close();
         self.reads.close();
         for handle in self.handles {

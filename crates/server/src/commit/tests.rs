@@ -1,6 +1,6 @@
 use super::*;
 use bytes::Bytes;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -92,10 +92,6 @@ fn what_waits_together_is_completed_together() {
     let written = std::fs::read(world.directory.path().join("t-0/0.log")).unwrap();
     let expected: Vec<u8> = (0..10).flat_map(|fill| [fill; 100]).collect();
     assert_eq!(written, expected);
-    assert!(
-        !world.commit.names.take(&"t-0/0.log".into()),
-        "its name was made durable"
-    );
     world.commit.close();
     for thread in threads {
         thread.join().unwrap();
@@ -175,22 +171,4 @@ fn after_a_failure_nothing_is_completed() {
     assert!(world.seen.has_failed());
     world.push(2, append("t-1/0.log", 0, 1));
     assert!(world.done.recv_timeout(Duration::from_millis(100)).is_err());
-}
-
-#[test]
-fn a_name_made_without_a_sync_is_synced_with_the_file() {
-    let world = World::new(1);
-    let mut first = append("t-0/0.log", 0, 1);
-    first.durable = false;
-    write_appends(&world.disk, &world.commit.names, &[(OpId(0), first)]).unwrap();
-    let mut second = append("t-0/0.log", 100, 2);
-    second.create = false;
-    world.push(1, second);
-    let threads = world.start();
-    assert_eq!(world.next(), [1]);
-    assert_eq!(world.commit.names.count.load(Ordering::SeqCst), 0);
-    world.commit.close();
-    threads
-        .into_iter()
-        .for_each(|thread| thread.join().unwrap());
 }

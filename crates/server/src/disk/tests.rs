@@ -47,7 +47,7 @@ fn writes_and_reads_are_positional() {
         assert_eq!(disk.list("").unwrap(), ["a-0"]);
         assert!(disk.list("nowhere").unwrap().is_empty());
         assert_eq!(disk.len("a-0/x.log/below").unwrap(), None);
-        assert!(disk.list("a-0/x.log").unwrap().is_empty());
+        assert!(disk.list("a-0/x.log").is_err(), "it is no directory");
         let below = disk.read_at("a-0/x.log/below", 0, &mut buffer).unwrap_err();
         assert_eq!(below.kind(), ErrorKind::NotFound);
         disk.truncate("a-0/x.log", 5).unwrap();
