@@ -313,12 +313,12 @@ impl World {
             Event::ToClient(id, frame) => self.frame_to_client(id, frame)?,
             Event::ClientSeesClose(id) => self.client_sees_close(id)?,
             Event::BrokerSeesClose(id) => {
-                self.to_host(Input::Disconnected { connection: id });
+                self.give_host(Input::Disconnected { connection: id });
             }
             Event::Disk { life, event } => self.disk_event(life, event),
             Event::Tick { life } => {
                 if self.host.as_ref().is_some_and(|host| host.life == life) {
-                    self.to_host(Input::Tick);
+                    self.give_host(Input::Tick);
                 }
             }
             Event::Wake(actor) => self.act(actor, ActorEvent::Wake)?,
@@ -342,7 +342,7 @@ impl World {
         if !std::mem::replace(&mut link.accepted, true) {
             let peer = "127.0.0.1".to_owned();
             let listener = "PLAINTEXT".to_owned();
-            self.to_host(Input::Connected {
+            self.give_host(Input::Connected {
                 connection: id,
                 peer,
                 listener,
@@ -354,7 +354,7 @@ impl World {
                 self.scheduler
                     .trace(|| format!("{id:?} asks {}", key.name()));
                 let request = Box::new(request);
-                self.to_host(Input::Request {
+                self.give_host(Input::Request {
                     connection: id,
                     request,
                 });
@@ -387,7 +387,7 @@ impl World {
         }
     }
 
-    fn to_host(&mut self, input: Input) {
+    fn give_host(&mut self, input: Input) {
         if let Some(host) = &mut self.host {
             host.handle(&mut self.scheduler, &self.disk, input);
             if host.stopped {
@@ -444,7 +444,7 @@ impl World {
         self.scheduler.after_ms(crash.down_ms, restart);
         if crash.controlled {
             self.scheduler.trace(|| "controlled shutdown".to_owned());
-            return self.to_host(Input::ShutDown);
+            return self.give_host(Input::ShutDown);
         }
         self.scheduler.trace(|| format!("crash: {crash:?}"));
         self.lose(crash.power_cut);
@@ -494,7 +494,7 @@ impl World {
                     // It was quicker than the cut: let the cut come when it comes.
                     self.disk.clear_faults();
                 }
-                self.to_host(Input::Tick);
+                self.give_host(Input::Tick);
                 Ok(())
             }
             Err(error) if cut > 0 && attempt < 3 => {

@@ -3,7 +3,7 @@
 //! One broker and controller in one process, with its data in target/kafka. Settings are Kafka's
 //! own defaults but for what a single node needs. `start` returns when it answers.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -71,6 +71,11 @@ pub fn start(port: u16, keep: bool, settings: &[String]) -> Result<String> {
         running()?.is_none(),
         "it is running already; `cargo xtask kafka stop` stops it"
     );
+    // Otherwise somebody else's answer on the port would pass for Kafka's below.
+    for port in [port, port + 1] {
+        TcpListener::bind(("127.0.0.1", port))
+            .with_context(|| format!("port {port} is taken; --port chooses another"))?;
+    }
     if !keep && home().exists() {
         std::fs::remove_dir_all(home())?;
     }
@@ -86,7 +91,7 @@ pub fn start(port: u16, keep: bool, settings: &[String]) -> Result<String> {
         .arg(&properties)
         .stdin(Stdio::null());
     java.stdout(log.try_clone()?).stderr(log);
-    let mut child = process::spawn_group(&mut java)?;
+    let mut child = process::spawn_apart(&mut java)?;
     std::fs::write(home().join("pid"), child.id().to_string())?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let started = Instant::now();

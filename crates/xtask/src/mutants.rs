@@ -78,7 +78,11 @@ pub fn run(args: &Args) -> Result<()> {
     let root = crate::root();
     let copy = root.join("target/mutants/source");
     copy_sources(&root, &copy)?;
-    let wanted = |mutant: &&Mutant| args.only.as_ref().is_none_or(|only| mutant.name.contains(only));
+    let wanted = |mutant: &&Mutant| {
+        args.only
+            .as_ref()
+            .is_none_or(|only| mutant.name.contains(only))
+    };
     let mut missed = Vec::new();
     for mutant in MUTANTS.iter().filter(wanted) {
         let began = Instant::now();
@@ -87,12 +91,19 @@ pub fn run(args: &Args) -> Result<()> {
         match found {
             Some(how) => println!("caught  {:<44} {how} ({took} s)", mutant.name),
             None => {
-                println!("MISSED  {:<44} not within {SEEDS} seeds ({took} s)", mutant.name);
+                println!(
+                    "MISSED  {:<44} not within {SEEDS} seeds ({took} s)",
+                    mutant.name
+                );
                 missed.push(mutant.name);
             }
         }
     }
-    ensure!(missed.is_empty(), "the simulator does not find: {}", missed.join(", "));
+    ensure!(
+        missed.is_empty(),
+        "the simulator does not find: {}",
+        missed.join(", ")
+    );
     Ok(())
 }
 
@@ -100,7 +111,13 @@ pub fn run(args: &Args) -> Result<()> {
 fn copy_sources(root: &Path, copy: &Path) -> Result<()> {
     let listed = Command::new("git")
         .args(["ls-files", "--cached", "--others", "--exclude-standard"])
-        .args(["Cargo.toml", "Cargo.lock", "crates", "conformance", ".cargo"])
+        .args([
+            "Cargo.toml",
+            "Cargo.lock",
+            "crates",
+            "conformance",
+            ".cargo",
+        ])
         .current_dir(root)
         .output()
         .context("git ls-files")?;
@@ -148,14 +165,22 @@ fn hunt(root: &Path, copy: &Path) -> Result<Option<String>> {
     };
     let built = cargo(&["build", "--release", "--quiet", "-p", "oncelog-sim"]).output()?;
     if !built.status.success() {
-        bail!("the mutant does not build:\n{}", String::from_utf8_lossy(&built.stderr));
+        bail!(
+            "the mutant does not build:\n{}",
+            String::from_utf8_lossy(&built.stderr)
+        );
     }
     let binary = root.join("target/mutants/target/release/oncelog-sim");
-    let hunted = Command::new(binary).args(["--seeds", &SEEDS.to_string()]).output()?;
+    let hunted = Command::new(binary)
+        .args(["--seeds", &SEEDS.to_string()])
+        .output()?;
     if hunted.status.success() {
         return Ok(None);
     }
     let said = String::from_utf8_lossy(&hunted.stderr).into_owned();
-    let line = said.lines().find(|line| line.starts_with("seed ")).unwrap_or("it crashed");
+    let line = said
+        .lines()
+        .find(|line| line.starts_with("seed "))
+        .unwrap_or("it crashed");
     Ok(Some(line.chars().take(140).collect()))
 }

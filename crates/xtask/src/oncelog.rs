@@ -45,7 +45,7 @@ impl Oncelog {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let child = process::spawn_group(&mut command)?;
+        let child = process::spawn(&mut command)?;
         let mut oncelog = Oncelog {
             child,
             address,

@@ -1,7 +1,8 @@
 //! Running other programs: output shown as it comes, a time limit, and nothing left behind.
 //!
-//! Every program gets a process group of its own, so that what it started ends with it when its
-//! time is up. Deliberately no retries: a step that fails has failed.
+//! Programs stay in the terminal's process group, so that Ctrl-C ends them too; when the time of
+//! one is up, it is killed with everything that it started. Deliberately no retries: a step that
+//! fails has failed.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -21,14 +22,14 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<()> {
 }
 
 /// Runs `command` and hands over each line of its standard output as it comes; whether it exited
-/// with 0. Standard error goes to the terminal. Past `limit` its process group is killed.
+/// with 0. Standard error goes to the terminal. Past `limit` it is killed.
 pub fn run_lines(
     command: &mut Command,
     limit: Duration,
     mut on_line: impl FnMut(&str),
 ) -> Result<bool> {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = spawn_group(command)?;
+    let mut child = spawn(command)?;
     let stdout = child.stdout.take().context("standard output is piped")?;
     let (lines, received) = mpsc::channel();
     let reader = std::thread::spawn(move || {
@@ -51,8 +52,7 @@ pub fn run_lines(
             Ok(line) => on_line(&line),
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                signal_group(&child, Signal::KILL);
-                child.wait()?;
+                kill_tree(&mut child)?;
                 bail!("not done within {} s: {}", limit.as_secs(), shown(command));
             }
         }
@@ -74,10 +74,13 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Starts `command` in a process group of its own.
-pub fn spawn_group(command: &mut Command) -> Result<Child> {
+/// Starts `command` so that it outlives this program and its terminal.
+pub fn spawn_apart(command: &mut Command) -> Result<Child> {
+    spawn(command.process_group(0))
+}
+
+pub fn spawn(command: &mut Command) -> Result<Child> {
     command
-        .process_group(0)
         .spawn()
         .with_context(|| format!("could not start: {}", shown(command)))
 }
@@ -87,7 +90,9 @@ pub fn stop(child: &mut Child, patience: Duration) -> Result<bool> {
     if let Some(status) = child.try_wait()? {
         return Ok(status.success());
     }
-    signal_group(child, Signal::TERM);
+    if let Some(pid) = Pid::from_raw(child.id() as i32) {
+        rustix::process::kill_process(pid, Signal::TERM)?;
+    }
     match wait_until(child, Instant::now() + patience) {
         Ok(status) => Ok(status.success()),
         Err(_) => Ok(false),
@@ -100,19 +105,39 @@ fn wait_until(child: &mut Child, deadline: Instant) -> Result<std::process::Exit
             return Ok(status);
         }
         if Instant::now() > deadline {
-            signal_group(child, Signal::KILL);
-            child.wait()?;
+            kill_tree(child)?;
             bail!("killed: it was not done in time");
         }
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-fn signal_group(child: &Child, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(child.id() as i32) {
-        // It may be gone already, which is what is wanted.
-        let _ = rustix::process::kill_process_group(pid, signal);
+/// Kills a child and everything that descends from it.
+fn kill_tree(child: &mut Child) -> Result<()> {
+    let mut doomed = vec![child.id() as i32];
+    let mut next = 0;
+    while let Some(parent) = doomed.get(next).copied() {
+        doomed.extend(children(parent));
+        next += 1;
     }
+    for pid in doomed.into_iter().filter_map(Pid::from_raw) {
+        // It may be gone already, which is what is wanted.
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+    }
+    child.wait()?;
+    Ok(())
+}
+
+fn children(parent: i32) -> Vec<i32> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let of_parent = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // "PID (NAME) STATE PARENT ..."; the name may hold anything.
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        after_name.split_whitespace().nth(1) == Some(&parent.to_string())
+    };
+    pids.filter(of_parent).collect()
 }
 
 /// Whether a program of this name is on the PATH.
@@ -132,4 +157,23 @@ fn shown(command: &Command) -> String {
         text.push_str("...");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn what_takes_too_long_is_killed_with_its_children() {
+        let started = Instant::now();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo $$; sleep 60 & sleep 60"]);
+        let mut lines = Vec::new();
+        let limit = Duration::from_millis(300);
+        let outcome = super::run_lines(&mut command, limit, |line| lines.push(line.to_owned()));
+        assert!(outcome.unwrap_err().to_string().contains("not done within"));
+        assert!(started.elapsed() < Duration::from_secs(30));
+        assert!(super::children(lines[0].parse().unwrap()).is_empty());
+    }
 }

@@ -106,12 +106,17 @@ impl Consumer {
         self.member = answer.member_id.clone();
         match ErrorCode::from_code(answer.error_code) {
             ErrorCode::None => {}
-            ErrorCode::MemberIdRequired => return Ok(self.join(context)),
-            ErrorCode::UnknownMemberId => {
-                self.member.clear();
-                return Ok(context.wake_after_ms(50));
+            ErrorCode::MemberIdRequired => {
+                self.join(context);
+                return Ok(());
             }
-            _ => return Ok(context.wake_after_ms(100)),
+            error => {
+                if error == ErrorCode::UnknownMemberId {
+                    self.member.clear();
+                }
+                context.wake_after_ms(50);
+                return Ok(());
+            }
         }
         self.generation = answer.generation_id;
         context.history.joined(GROUP, answer.generation_id)?;
