@@ -118,7 +118,8 @@ def read_all(name, partitions=1, **config):
         ranges = {part.partition: c.get_watermark_offsets(part, 30) for part in parts}
         left = {p for p, (low, high) in ranges.items() if low < high}
         while left:
-            true(time.monotonic() < deadline, f"{name} not read to its end within 30 s")
+            so_far = {p: len(messages) for p, messages in found.items()}
+            true(time.monotonic() < deadline, f"{name}: {so_far} of {ranges} read within 30 s")
             message = c.poll(0.5)
             if message is None:
                 continue
@@ -347,8 +348,9 @@ def configs_of(name, kind=ResourceType.TOPIC):
 
 def topic_admin():
     name = topic("admin", partitions=3, retention_ms="3600000")
-    listed = admin.list_topics(timeout=30).topics
-    true(name in listed, "topic listed")
+    listed = wait_for(
+        lambda: (t := admin.list_topics(timeout=30).topics) and name in t and t, "topic listed"
+    )
     equal(len(listed[name].partitions), 3, "partitions in the metadata")
     described = first(admin.describe_topics(TopicCollection([name])))
     equal([p.id for p in described.partitions], [0, 1, 2], "partitions")

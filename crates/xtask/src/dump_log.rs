@@ -6,6 +6,7 @@
 //! them. The directory should belong to a stopped broker.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -90,8 +91,10 @@ impl Found {
     }
 }
 
-/// How the lines begin that report an index or a time index that does not fit its log.
-const COMPLAINTS: [&str; 5] = [
+/// How the lines begin that report what does not fit: indexes, snapshots, an end with an exception.
+const COMPLAINTS: [&str; 7] = [
+    "Exception in thread ",
+    "Snapshot is corrupt ",
     "Mismatches in ",
     "The following indexed offsets are not found in ",
     "Found timestamp mismatch in ",
@@ -116,8 +119,11 @@ pub fn dump(dir: &Path) -> Result<Found> {
         let mut java = toolbox::java(None, "ERROR", "256M")?;
         java.args(["org.apache.kafka.tools.DumpLogSegments", "--deep-iteration"]);
         java.args(["--files", &call.join(",")]);
-        if !process::run_lines(&mut java, LIMIT, |line| found.line_of_output(line))? {
-            found.complain("DumpLogSegments ended with an error here (its reason is above)");
+        let before = found.complaints.len();
+        let well =
+            process::run_lines(&mut merged(&java), LIMIT, |line| found.line_of_output(line))?;
+        if !well && found.complaints.len() == before {
+            found.complain("DumpLogSegments ended with an error here");
         }
     }
     if found.files != files.len() && found.complaints.is_empty() {
@@ -130,12 +136,23 @@ pub fn dump(dir: &Path) -> Result<Found> {
     Ok(found)
 }
 
+/// The same command with its standard error in its standard output: some complaints go there.
+fn merged(command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "exec \"$@\" 2>&1", "sh"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell
+}
+
 fn segment_files(dir: &Path) -> Result<Vec<String>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
         let partition = entry?.path();
-        // The metadata log has snapshots of its own format, named OFFSET-EPOCH.
-        if !partition.is_dir() || partition.ends_with("__cluster_metadata-0") {
+        // The metadata log has snapshots of its own format, named OFFSET-EPOCH; a partition that is
+        // being deleted loses its files one by one.
+        let name = partition.file_name().and_then(|name| name.to_str());
+        let skipped = |name: &str| name == "__cluster_metadata-0" || name.ends_with("-delete");
+        if !partition.is_dir() || name.is_none_or(skipped) {
             continue;
         }
         for entry in std::fs::read_dir(&partition)? {
