@@ -121,7 +121,7 @@ impl Log {
     fn flush_deadline(&self) -> Instant {
         match self.flush.unsynced_since {
             Some(since) if self.sealed_are_written() && self.config.flush_ms != i64::MAX => {
-                since.plus_ms(self.config.flush_ms)
+                since.plus_ms(self.config.flush_ms.max(1)) // 0 would never be over
             }
             _ => Instant::NEVER,
         }

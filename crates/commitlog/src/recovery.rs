@@ -5,6 +5,8 @@
 //! batch by batch, and the log ends before the first one that does not check. So the time that it
 //! takes depends on what was not checkpointed, not on the log. In order:
 //!
+//! 0. Sync the directory: the last process may have been killed between renaming a checkpoint and
+//!    syncing its name, and nothing may be done on the strength of one that can still vanish.
 //! 1. Finish or undo what a crash interrupted: swaps of a compaction, deletions, temporary files.
 //! 2. Compare the segments with the checkpoint. Something missing or short below the recovery
 //!    point is data that was acknowledged and is gone: refused, in words, and nothing is changed.
@@ -137,6 +139,9 @@ pub fn recover(
         .map_err(RecoveryError::io(&checkpoint_file))?
         .is_none();
     let checkpoint = read_checkpoint(disk, dir, &mut report)?;
+    if checkpoint.is_some() {
+        disk.sync_dir(dir).map_err(RecoveryError::io(dir))?;
+    }
     directory::finish_interrupted(disk, dir, checkpoint.as_ref(), &mut report)?;
     let found = directory::find_segments(disk, dir, checkpoint.as_ref(), &mut report)?;
     let on_file = read_epochs(disk, dir, &mut report)?;

@@ -130,6 +130,8 @@ fn step(world: &mut World, action: Action) {
         Action::WorkDue => {
             let ops = world.log.work_due(world.now);
             world.emit(ops);
+            let deadline = world.log.next_deadline();
+            assert!(deadline > world.now.instant, "what was due is due again");
         }
         Action::Pass { ms } => world.pass_ms(ms.into()),
         Action::Retention => {
@@ -147,7 +149,10 @@ fn step(world: &mut World, action: Action) {
         Action::FinishCompaction => finish_compaction(world),
         Action::NewEpoch => world.leader_epoch += 1,
         Action::Read { seed } => {
-            world.check_records();
+            if !world.installing {
+                // Until merged segments are in place, some of their records are not to be had.
+                world.check_records();
+            }
             check_slices(world, seed);
             check_timestamps(world, seed);
         }
