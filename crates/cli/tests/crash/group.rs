@@ -49,6 +49,8 @@ struct Shared {
 struct Member {
     shared: Arc<Shared>,
     positions: Mutex<Offsets>,
+    /// It will go without committing what it processed last.
+    careless: bool,
 }
 
 impl ClientContext for Member {
@@ -63,7 +65,7 @@ impl ConsumerContext for Member {
             // What was processed is committed before somebody else goes on there; if that fails,
             // it is processed again. Positions must not outlive the assignment: a commit of them
             // in the next generation would be accepted, and go back.
-            if !consumer.assignment_lost() {
+            if !consumer.assignment_lost() && !self.careless {
                 let _ = self.commit(consumer);
             }
             self.positions.lock().unwrap().clear();
@@ -266,6 +268,7 @@ fn live(shared: &Arc<Shared>, random: &mut Random) {
     let member = Member {
         shared: shared.clone(),
         positions: Mutex::default(),
+        careless: random.one_in(2),
     };
     let consumer: BaseConsumer<Member> = client::config(&shared.bootstrap, &more)
         .create_with_context(member)
@@ -297,5 +300,7 @@ fn live(shared: &Arc<Shared>, random: &mut Random) {
             }
         }
     }
-    let _ = consumer.context().commit(&consumer);
+    if !consumer.context().careless {
+        let _ = consumer.context().commit(&consumer);
+    }
 }

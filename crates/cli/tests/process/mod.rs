@@ -23,6 +23,8 @@ pub struct Broker {
     log: PathBuf,
     /// `key=value`, for the next start.
     pub settings: Vec<String>,
+    /// The limit on open files that it is started under; `None`: the test's own.
+    pub files_max: Option<u64>,
     /// Removed on drop, unless the test panics: then it is evidence.
     home: Option<tempfile::TempDir>,
 }
@@ -48,6 +50,7 @@ impl Broker {
             data: data.to_owned(),
             log: log_dir.join("broker.log"),
             settings: settings.iter().map(|s| (*s).to_owned()).collect(),
+            files_max: None,
             home: None,
         }
     }
@@ -60,6 +63,10 @@ impl Broker {
 
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn data(&self) -> &Path {
@@ -75,7 +82,16 @@ impl Broker {
         assert!(self.child.is_none(), "it is running");
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_oncelog"));
+        let binary = env!("CARGO_BIN_EXE_oncelog");
+        let mut command = match self.files_max {
+            None => Command::new(binary),
+            Some(files) => {
+                let mut shell = Command::new("sh");
+                let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+                shell.args(["-c", &script, binary]);
+                shell
+            }
+        };
         command
             .arg("start")
             .arg("--data-dir")
@@ -171,11 +187,24 @@ impl Broker {
 
     /// Resident memory in bytes, as the kernel counts it.
     pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that was ever resident, since the start or [`Broker::forget_peak`].
+    pub fn peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
+    }
+
+    fn memory(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let kib: u64 = line
-            .and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
-            .expect("a running process has VmRSS");
+            .and_then(|line| line.split_whitespace().next()?.parse().ok())
+            .unwrap_or_else(|| panic!("a running process has {field}"));
         kib * 1024
     }
 }

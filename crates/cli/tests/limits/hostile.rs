@@ -1,0 +1,188 @@
+//! Clients that send what no client should, or take nothing of what they asked for. The broker
+//! stays up and within its memory, and the others are served.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use crate::process::{Broker, say};
+use crate::raw::{self, Client};
+use crate::{alone, mib, spread};
+
+/// What a broker may hold beside what its configuration lets it: buffers of its threads, the
+/// allocator's reserves.
+const SLACK_BYTES: u64 = 48 << 20;
+
+/// Whether others are served, and how fast.
+fn others(broker: &mut Broker, what: &str, before: u64, may_grow: u64) {
+    let (median, longest) = spread(raw::bystander(broker.port(), "events", 20));
+    assert!(broker.is_running(), "{what}:\n{}", broker.tail());
+    let grown = broker.peak().saturating_sub(before);
+    say(&format!(
+        "{what}: others are served in {median:.1?} (longest {longest:.1?}), memory grew by {} at \
+         most",
+        mib(grown)
+    ));
+    assert!(longest < Duration::from_secs(5), "{what}: {longest:?}");
+    assert!(grown < may_grow, "{what}: {}", mib(grown));
+}
+
+/// A broker with a topic that has been used a little, and its memory then.
+fn used(settings: &[&str]) -> (Broker, u64) {
+    let broker = Broker::started(settings);
+    let mut client = Client::connect(broker.port()).unwrap();
+    client.create_topic("events", &[]);
+    raw::bystander(broker.port(), "events", 50);
+    broker.forget_peak();
+    let before = broker.resident();
+    (broker, before)
+}
+
+#[test]
+fn garbage_ends_its_connection() {
+    let _alone = alone();
+    let (mut broker, before) = used(&[]);
+    let framed = |body: &[u8]| [&(body.len() as u32).to_be_bytes(), body].concat();
+    let mut garbage: Vec<Vec<u8>> = vec![
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), // TLS
+        vec![0xff; 64],                                           // a negative length
+        vec![0; 64],                                              // empty frames
+        0x7fff_ffff_u32.to_be_bytes().to_vec(),                   // 2 GiB are announced
+        framed(b"x"),
+        framed(&[0, 99, 0, 0, 0, 0, 0, 1, 0xff, 0xff]), // no such API
+        framed(&[0xff, 0xff, 0, 0, 0, 0, 0, 1, 0xff, 0xff]),
+        framed(&[0, 3, 0x7f, 0xff, 0, 0, 0, 1, 0xff, 0xff]), // Metadata, in no such version
+        framed(&[0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]), // a huge count
+    ];
+    // Every API key, known or not, with a body of noise.
+    for key in 0..100u8 {
+        let mut frame = vec![0, key, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
+        frame.extend((0..50).map(|at: u8| at.wrapping_mul(key).wrapping_add(at)));
+        garbage.push(framed(&frame));
+    }
+    let mut open = 0;
+    for bytes in &garbage {
+        let mut client = Client::connect(broker.port()).unwrap();
+        client.stream.write_all(bytes).unwrap();
+        let closed = client.is_closed_within(Duration::from_millis(300));
+        open += usize::from(!closed);
+    }
+    let what = format!(
+        "garbage on {} connections ({open} stay open)",
+        garbage.len()
+    );
+    others(&mut broker, &what, before, SLACK_BYTES);
+    // Some noise is a request by chance.
+    assert!(open < garbage.len() / 4, "{open}");
+}
+
+#[test]
+fn announced_lengths_cost_nothing() {
+    let _alone = alone();
+    let (mut broker, before) = used(&[]);
+    let mut halves = Vec::new();
+    for number in 0..2_000u32 {
+        let mut client = Client::connect(broker.port()).unwrap();
+        let bytes: &[u8] = match number % 3 {
+            0 => &[0, 0],                   // half a length
+            1 => &[6, 0x40, 0, 0],          // 100 MiB to come
+            _ => &[0, 0, 1, 0, 0, 0, 0, 9], // half a frame
+        };
+        client.stream.write_all(bytes).unwrap();
+        halves.push(client);
+    }
+    others(&mut broker, "2,000 half frames", before, SLACK_BYTES);
+}
+
+/// Together they hold more than there is; the budget and the one frame that is let past it bound
+/// what the broker takes. Who comes then waits for the line: it moves because a frame that stalls
+/// past the budget is closed.
+#[test]
+fn frames_that_stall_cannot_take_more_than_the_budget() {
+    let _alone = alone();
+    let budget = 32 << 20;
+    let (mut broker, before) = used(&[&format!("queued.max.request.bytes={budget}")]);
+    let mut stalled = Vec::new();
+    for _ in 0..100 {
+        let mut client = Client::connect(broker.port()).unwrap();
+        client
+            .stream
+            .write_all(&(90u32 << 20).to_be_bytes())
+            .unwrap();
+        client.stream.write_all(&vec![0; 400 << 10]).unwrap();
+        stalled.push(client);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let began = Instant::now();
+    let served = raw::bystander(broker.port(), "events", 1);
+    say(&format!(
+        "40 MB of half frames against a budget of {}: somebody else was served after {:.1?}",
+        mib(budget),
+        served[0]
+    ));
+    assert!(began.elapsed() < Duration::from_secs(60));
+    let left = stalled.len();
+    let gone = stalled
+        .iter_mut()
+        .filter_map(|client| {
+            client
+                .is_closed_within(Duration::from_millis(1))
+                .then_some(())
+        })
+        .count();
+    let what = format!("{gone} of {left} were closed");
+    others(&mut broker, &what, before, budget + SLACK_BYTES);
+}
+
+#[test]
+fn readers_that_take_nothing_hold_nothing_up() {
+    let _alone = alone();
+    let (mut broker, _) = used(&[]);
+    let mut client = Client::connect(broker.port()).unwrap();
+    client.create_topic("large", &[]);
+    for _ in 0..25 {
+        client.produce("large", &[5; 800_000]).unwrap().unwrap();
+    }
+    broker.forget_peak();
+    let before = broker.resident();
+    // Each asks for 20 MB a hundred times and takes nothing: 20 GB.
+    let mut slow = Vec::new();
+    for _ in 0..10 {
+        let mut client = Client::connect(broker.port()).unwrap();
+        for _ in 0..100 {
+            client.send(raw::FETCH, &raw::fetch("large", 0)).unwrap();
+        }
+        slow.push(client);
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let what = "10 readers that asked for 2 GB each and take nothing";
+    others(&mut broker, what, before, SLACK_BYTES);
+    // One of them changes its mind: all of it is there.
+    let mut late = slow.pop().unwrap();
+    for _ in 0..3 {
+        let answer = late.receive(oncelog_wire::ApiKey::Fetch, raw::FETCH);
+        assert!(matches!(answer, Ok(oncelog_wire::ResponseBody::Fetch(_))));
+    }
+}
+
+/// Requests that are never read an answer of, without end: the socket is not read any more.
+#[test]
+fn a_flood_of_requests_is_not_read_without_end() {
+    let _alone = alone();
+    let (mut broker, before) = used(&[]);
+    let mut client = Client::connect(broker.port()).unwrap();
+    let short = Some(Duration::from_millis(500));
+    client.stream.set_write_timeout(short).unwrap();
+    let mut sent = 0u64;
+    while sent < 1 << 30 {
+        let frame = client.frame(0, &raw::api_versions());
+        let many = frame.repeat(1_000);
+        match client.stream.write_all(&many) {
+            Ok(()) => sent += many.len() as u64,
+            Err(_) => break, // the broker does not take it: that is what is asked for
+        }
+    }
+    let what = format!("a flood of requests ({} were taken)", mib(sent));
+    others(&mut broker, &what, before, SLACK_BYTES);
+    assert!(sent < 256 << 20, "{}", mib(sent));
+}

@@ -1,0 +1,37 @@
+//! What the broker takes and what it stands: time to start, memory at rest, ten thousand idle
+//! connections, and clients that mean no good. With the built binary, whose memory is read from
+//! `/proc`, so nothing of the clients is counted.
+//!
+//! The figures are printed. The bars are those that the project promises; in a debug build, those
+//! that depend on the compiler are wider (`SLACK`).
+
+mod connections;
+mod hostile;
+mod large;
+mod raw;
+mod start;
+
+#[path = "../process/mod.rs"]
+mod process;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// What a debug build may take longer.
+const SLACK: u32 = if cfg!(debug_assertions) { 3 } else { 1 };
+
+/// Measurements disturb each other: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+/// Median and longest.
+fn spread(mut times: Vec<Duration>) -> (Duration, Duration) {
+    times.sort();
+    (times[times.len() / 2], times[times.len() - 1])
+}
