@@ -112,14 +112,14 @@ def read_all(name, partitions=1, **config):
     parts = [TopicPartition(name, p, OFFSET_BEGINNING) for p in range(partitions)]
     c.assign(parts)
     found = {p: [] for p in range(partitions)}
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     try:
         # Not by the end-of-partition events: one may come before the first record does.
         ranges = {part.partition: c.get_watermark_offsets(part, 30) for part in parts}
         left = {p for p, (low, high) in ranges.items() if low < high}
         while left:
             so_far = {p: len(messages) for p, messages in found.items()}
-            true(time.monotonic() < deadline, f"{name}: {so_far} of {ranges} read within 30 s")
+            true(time.monotonic() < deadline, f"{name}: {so_far} of {ranges} read within 60 s")
             message = c.poll(0.5)
             if message is None:
                 continue
