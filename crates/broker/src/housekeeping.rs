@@ -39,6 +39,9 @@ pub(crate) fn upkeep(broker: &mut Broker) {
     let every = broker.config.log_cleaner_backoff_ms;
     let next = broker.now.instant.plus_ms(every);
     broker.timers.set(Timer::Upkeep, next);
+    let now = broker.now;
+    let work = broker.quorum.log_mut().work_due(now);
+    broker.background(work);
     for key in broker.topics.keys() {
         ask(broker, key, Partition::housekeeping);
         ask(broker, key, |partition, now| {

@@ -14,8 +14,9 @@ use crate::input::ConnectionId;
 use crate::prepare::Prepared;
 use oncelog_coordinator::groups::{GroupShard, offsets};
 use oncelog_coordinator::{Caller, Outcome, ReplyTo};
+use oncelog_wire::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use oncelog_wire::messages::{
-    ConsumerGroupDescribeResponse, DeleteGroupsResponse, DescribeGroupsResponse,
+    ConsumerGroupDescribeResponse, DeleteGroupsResponse, DescribeGroupsResponse, ListGroupsRequest,
     ListGroupsResponse, OffsetFetchResponse,
 };
 use oncelog_wire::{RequestBody as B, ResponseBody};
@@ -48,8 +49,8 @@ pub(crate) fn handle(
     groups::ask_many(broker, request, parts, empty);
 }
 
+/// Requests of one group; the others are split.
 fn split(broker: &Broker, caller: Caller, body: B) -> Parts {
-    let version = caller.api_version;
     match body {
         B::JoinGroup(ask) => one(broker, &ask.group_id.clone(), move |state, to, view| {
             state.join_group(view.now, to, &caller, ask)
@@ -74,98 +75,83 @@ fn split(broker: &Broker, caller: Caller, body: B) -> Parts {
                 state.consumer_group_heartbeat(view.now, to, &caller, ask, view.cluster)
             })
         }
+        body => split_by_group(broker, caller.api_version, body),
+    }
+}
+
+/// Requests of several groups: each shard is asked for its own.
+fn split_by_group(broker: &Broker, version: i16, body: B) -> Parts {
+    let itself = |group: &String| group.clone();
+    match body {
         B::OffsetFetch(ask) => {
             let groups = offsets::fetch::groups(version, ask);
-            let parts = by_shard(
-                broker,
-                groups,
-                |group| &group.group_id,
-                move |groups| {
-                    Box::new(move |state, to, view| {
-                        let fetch = |group| state.offset_fetch(version, group, view.cluster);
-                        let found = groups.iter().map(fetch).collect();
-                        Outcome::answer(to, offsets::fetch::response(version, found))
-                    })
-                },
-            );
-            (parts, Some(OffsetFetchResponse::default().into()))
+            let name = |group: &OffsetFetchRequestGroup| group.group_id.clone();
+            several(broker, groups, name, move |state, to, view, groups| {
+                let fetch = |group| state.offset_fetch(version, group, view.cluster);
+                let found = groups.iter().map(fetch).collect();
+                Outcome::answer(to, offsets::fetch::response(version, found))
+            })
+            .or(OffsetFetchResponse::default())
         }
         B::DescribeGroups(ask) => {
             let operations = ask.include_authorized_operations;
-            let parts = by_shard(
-                broker,
-                ask.groups,
-                |group| group,
-                move |groups| {
-                    Box::new(move |state, to, _| {
-                        let answer = DescribeGroupsResponse {
-                            groups: state.describe_groups(version, &groups, operations),
-                            ..Default::default()
-                        };
-                        Outcome::answer(to, answer)
-                    })
-                },
-            );
-            (parts, Some(DescribeGroupsResponse::default().into()))
+            several(broker, ask.groups, itself, move |state, to, _, groups| {
+                let answer = DescribeGroupsResponse {
+                    groups: state.describe_groups(version, &groups, operations),
+                    ..Default::default()
+                };
+                Outcome::answer(to, answer)
+            })
+            .or(DescribeGroupsResponse::default())
         }
         B::ConsumerGroupDescribe(ask) => {
             let operations = ask.include_authorized_operations;
-            let parts = by_shard(
+            several(
                 broker,
                 ask.group_ids,
-                |group| group,
-                move |groups| {
-                    Box::new(move |state, to, view| {
-                        let answer = ConsumerGroupDescribeResponse {
-                            groups: state.consumer_group_describe(
-                                &groups,
-                                operations,
-                                view.cluster,
-                            ),
-                            ..Default::default()
-                        };
-                        Outcome::answer(to, answer)
-                    })
-                },
-            );
-            (parts, Some(ConsumerGroupDescribeResponse::default().into()))
-        }
-        B::DeleteGroups(ask) => {
-            let parts = by_shard(
-                broker,
-                ask.groups_names,
-                |group| group,
-                |groups| {
-                    Box::new(move |state, to, _| {
-                        let (mut outcome, results) = state.delete_groups(&groups);
-                        let answer = DeleteGroupsResponse {
-                            results,
-                            ..Default::default()
-                        };
-                        outcome.reply(to, answer);
-                        outcome
-                    })
-                },
-            );
-            (parts, Some(DeleteGroupsResponse::default().into()))
-        }
-        B::ListGroups(ask) => {
-            let part = |shard| {
-                let ask = ask.clone();
-                let ask: Ask = Box::new(move |state, to, _| {
-                    let answer = ListGroupsResponse {
-                        groups: state.list_groups(&ask),
+                itself,
+                move |state, to, view, groups| {
+                    let answer = ConsumerGroupDescribeResponse {
+                        groups: state.consumer_group_describe(&groups, operations, view.cluster),
                         ..Default::default()
                     };
                     Outcome::answer(to, answer)
-                });
-                (shard, ask)
-            };
-            let parts = (0..broker.groups.shard_count()).map(part).collect();
-            (parts, Some(ListGroupsResponse::default().into()))
+                },
+            )
+            .or(ConsumerGroupDescribeResponse::default())
         }
+        B::DeleteGroups(ask) => {
+            several(broker, ask.groups_names, itself, |state, to, _, groups| {
+                let (mut outcome, results) = state.delete_groups(&groups);
+                let answer = DeleteGroupsResponse {
+                    results,
+                    ..Default::default()
+                };
+                outcome.reply(to, answer);
+                outcome
+            })
+            .or(DeleteGroupsResponse::default())
+        }
+        B::ListGroups(ask) => list(broker, &ask),
         other => panic!("{:?} is served but has no handler", other.api_key()),
     }
+}
+
+/// Every shard is asked for all that it has.
+fn list(broker: &Broker, ask: &ListGroupsRequest) -> Parts {
+    let part = |shard| {
+        let ask = ask.clone();
+        let ask: Ask = Box::new(move |state, to, _| {
+            let answer = ListGroupsResponse {
+                groups: state.list_groups(&ask),
+                ..Default::default()
+            };
+            Outcome::answer(to, answer)
+        });
+        (shard, ask)
+    };
+    let parts = (0..broker.groups.shard_count()).map(part).collect();
+    (parts, Some(ListGroupsResponse::default().into()))
 }
 
 fn one(
@@ -177,19 +163,30 @@ fn one(
 }
 
 /// Splits a list that names groups by the shards of those groups.
-fn by_shard<T>(
+fn several<T: 'static>(
     broker: &Broker,
     items: Vec<T>,
-    group: impl Fn(&T) -> &String,
-    ask: impl Fn(Vec<T>) -> Ask,
-) -> Vec<(i32, Ask)> {
+    group: impl Fn(&T) -> String,
+    ask: impl Fn(&mut GroupShard, ReplyTo, &View, Vec<T>) -> Outcome + Clone + 'static,
+) -> Several {
     let mut by_shard = BTreeMap::<i32, Vec<T>>::new();
     for item in items {
-        let shard = broker.groups.shard_of(group(&item));
+        let shard = broker.groups.shard_of(&group(&item));
         by_shard.entry(shard).or_default().push(item);
     }
-    by_shard
-        .into_iter()
-        .map(|(shard, items)| (shard, ask(items)))
-        .collect()
+    let part = |(shard, items)| {
+        let ask = ask.clone();
+        let ask: Ask = Box::new(move |state, to, view| ask(state, to, view, items));
+        (shard, ask)
+    };
+    Several(by_shard.into_iter().map(part).collect())
+}
+
+struct Several(Vec<(i32, Ask)>);
+
+impl Several {
+    /// The answer if no group was named at all.
+    fn or(self, empty: impl Into<ResponseBody>) -> Parts {
+        (self.0, Some(empty.into()))
+    }
 }
