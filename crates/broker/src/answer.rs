@@ -4,8 +4,15 @@
 //! The core only knows where the visible part of a partition begins and ends; which batches fit
 //! under the client's limits is found by reading index and batch headers, on the connection's own
 //! task. Record bytes themselves are not read: the frame's chunks name them by file and range.
+//!
+//! Meanwhile the core goes on: a compaction may put another file in the place of a segment's, and a
+//! topic may be deleted and made anew, with files of the same names. So a slice's file is opened
+//! first ("pinned"), its range is found in what was opened, and then the slice is asked whether it
+//! is still current. If it is not, the partition is answered without records, and the client asks
+//! again: bytes of the wrong file, or from the wrong place of the right one, are never sent.
 
 use crate::input::ConnectionId;
+use crate::pinned::{ByName, PinnedFile, ThroughPin};
 use bytes::Bytes;
 use oncelog_commitlog::{Disk, FileName, LogSlice, Resolved, resolve};
 use oncelog_wire::frame;
@@ -47,13 +54,13 @@ pub struct SliceAt {
     pub slice: LogSlice,
 }
 
-/// A piece of an encoded answer.
+/// A piece of an encoded answer; `F` is what the host holds a file by.
 #[derive(Clone, Debug)]
-pub enum Chunk {
+pub enum Chunk<F = FileName> {
     Bytes(Bytes),
     /// Bytes of a log segment, to be sent as they are.
     File {
-        file: FileName,
+        file: F,
         position: u64,
         len: u32,
     },
@@ -68,23 +75,47 @@ pub enum AnswerError {
 }
 
 impl Answer {
-    /// The whole frame, its length first.
+    /// The whole frame, its length first, with files by their names: for a host that carries out
+    /// no disk work between this and reading the files.
     pub fn encode(self, disk: &dyn Disk) -> Result<Vec<Chunk>, AnswerError> {
+        let chunks = self.encode_pinned(disk, |file| Ok(ByName::new(disk, file)))?;
+        let named = |chunk: Chunk<ByName<'_>>| match chunk {
+            Chunk::Bytes(bytes) => Chunk::Bytes(bytes),
+            Chunk::File {
+                file,
+                position,
+                len,
+            } => Chunk::File {
+                file: file.into_name(),
+                position,
+                len,
+            },
+        };
+        Ok(chunks.into_iter().map(named).collect())
+    }
+
+    /// The whole frame, its length first. `pin` opens a file; `NotFound` if there is none.
+    pub fn encode_pinned<F: PinnedFile>(
+        self,
+        disk: &dyn Disk,
+        pin: impl Fn(&FileName) -> io::Result<F>,
+    ) -> Result<Vec<Chunk<F>>, AnswerError> {
         let mut files = Vec::new();
         let body = match self.body {
             AnswerBody::Message(body) => body,
-            AnswerBody::Fetch(fetch) => ResponseBody::Fetch(fill(*fetch, disk, &mut files)?),
+            AnswerBody::Fetch(fetch) => ResponseBody::Fetch(fill(*fetch, disk, &pin, &mut files)?),
         };
         let encoded =
             frame::encode_response(self.correlation_id, self.api_key, self.version, &body)?;
-        let chunk = |chunk| match chunk {
+        let chunk = |chunk: oncelog_wire::Chunk| match chunk {
             oncelog_wire::Chunk::Bytes(bytes) => Chunk::Bytes(bytes),
             oncelog_wire::Chunk::External { token, .. } => {
-                let Resolved {
+                let range = files[token as usize].take();
+                let Range {
                     file,
                     position,
                     len,
-                } = files[token as usize].clone();
+                } = range.expect("each range stands once in the frame");
                 Chunk::File {
                     file,
                     position,
@@ -96,11 +127,19 @@ impl Answer {
     }
 }
 
+/// A range of a file that is held open.
+struct Range<F> {
+    file: F,
+    position: u64,
+    len: u32,
+}
+
 /// Finds the exact range of every slice, in order, within the answer's limit.
-fn fill(
+fn fill<F: PinnedFile>(
     fetch: FetchAnswer,
     disk: &dyn Disk,
-    files: &mut Vec<Resolved>,
+    pin: &dyn Fn(&FileName) -> io::Result<F>,
+    files: &mut Vec<Option<Range<F>>>,
 ) -> Result<FetchResponse, AnswerError> {
     let mut response = fetch.response;
     let mut room = fetch.max_bytes.max(0) as u32;
@@ -109,21 +148,41 @@ fn fill(
         if room == 0 && !first {
             break;
         }
-        let resolved = match resolve(disk, &at.slice, room, first) {
-            Ok(resolved) => resolved,
-            // The segment was deleted since: the client asks again and is told where the log starts.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error.into()),
+        let range = match find(disk, pin, &at.slice, room, first) {
+            // Asked only now that the file is open. An error that comes of a file that is being
+            // taken away is no error: the client asks again, and is told where the log starts.
+            _ if !at.slice.is_current() => None,
+            range => range?,
         };
-        let Some(resolved) = resolved else { continue };
+        let Some(range) = range else { continue };
         first = false;
-        room = room.saturating_sub(resolved.len);
+        room = room.saturating_sub(range.len);
         let partition = &mut response.responses[at.topic].partitions[at.partition];
         partition.records = Some(Records::External {
             token: files.len() as u32,
-            len: resolved.len,
+            len: range.len,
         });
-        files.push(resolved);
+        files.push(Some(range));
     }
     Ok(response)
+}
+
+fn find<F: PinnedFile>(
+    disk: &dyn Disk,
+    pin: &dyn Fn(&FileName) -> io::Result<F>,
+    slice: &LogSlice,
+    room: u32,
+    first: bool,
+) -> io::Result<Option<Range<F>>> {
+    let file = pin(slice.file())?;
+    let through = ThroughPin::new(disk, slice.file(), &file);
+    let Some(resolved) = resolve(&through, slice, room, first)? else {
+        return Ok(None);
+    };
+    let Resolved { position, len, .. } = resolved;
+    Ok(Some(Range {
+        file,
+        position,
+        len,
+    }))
 }

@@ -361,6 +361,7 @@ impl Log {
             })
         };
         let mut old: Vec<Segment> = self.segments.drain(at..at + count).collect();
+        old.iter().for_each(|segment| segment.tenure.end());
         let swap = Swap {
             replaced: old.iter().map(|segment| segment.base_offset).collect(),
             replacement: new.map(|new| new.base_offset),

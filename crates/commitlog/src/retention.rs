@@ -72,6 +72,9 @@ impl Log {
     /// If an append is in flight: it would make the directory anew.
     pub fn delete(self, unique: Uuid) -> (Vec<DiskStep>, FileName) {
         assert!(self.is_idle(), "{}: appends are in flight", self.dir);
+        self.segments
+            .iter()
+            .for_each(|segment| segment.tenure.end());
         let mut suffix = String::from(".");
         for byte in unique.0 {
             write!(suffix, "{byte:02x}").expect("writes to a string");
@@ -160,6 +163,7 @@ impl Log {
         let (mut steps, mut files) = (Vec::new(), Vec::new());
         for segment in segments {
             self.sealed_bytes -= segment.size;
+            segment.tenure.end();
             let log_file = segment.log_file(&dir);
             self.flush.sealed_unsynced.retain(|file| *file != log_file);
             for kind in SEGMENT_KINDS {

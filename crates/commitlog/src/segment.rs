@@ -6,6 +6,36 @@ use crate::file_names::{INDEX, LOG, TIME_INDEX, segment_file};
 use crate::index::{NO_TIMESTAMP, SegmentIndex, TimeEntry};
 use crate::limits;
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether a segment is still the one that a reader was told of.
+///
+/// Readers work outside of any lock, and a name is all that they have. A compaction puts another
+/// file in the place of a segment's, and after a deletion a new topic of the same name may write
+/// a file of the same name. So the log ends the tenure *before* it hands out the steps that rename
+/// anything: who opens the file first and finds the tenure unbroken afterwards has the right one.
+///
+/// (A compacted segment's tenure begins when its swap is decided, a little before its file has the
+/// name. Until then the name leads to the old file of the first segment that it stands for: what is
+/// found there is right, and what lay in the others may not be found yet.)
+///
+/// The one thing that is shared between the log and the values it hands out. It is written here
+/// and read by hosts only, so nothing that the log decides depends on it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tenure {
+    ended: Arc<AtomicBool>,
+}
+
+impl Tenure {
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+    }
+
+    pub fn lasts(&self) -> bool {
+        !self.ended.load(Ordering::SeqCst)
+    }
+}
 
 /// A segment; the last one of a log is the active one, the only one that grows.
 #[derive(Clone, Debug)]
@@ -23,6 +53,7 @@ pub(crate) struct Segment {
     /// The active segment has it; a sealed one keeps it until the next roll, because readers
     /// near the tail are likely to need it. Otherwise lookups read the index files.
     pub index: Option<SegmentIndex>,
+    pub tenure: Tenure,
 }
 
 impl Segment {
@@ -38,6 +69,7 @@ impl Segment {
             },
             seen_ms,
             index: Some(SegmentIndex::new(base_offset)),
+            tenure: Tenure::default(),
         }
     }
 

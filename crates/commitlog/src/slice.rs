@@ -15,14 +15,18 @@
 //! - An index file is a hint. What it points to is checked against the batch that is there, and if
 //!   they differ the segment is scanned from its start.
 //! - A slice stays valid while segments are deleted or compacted: a deleted one gives
-//!   `ErrorKind::NotFound`, and a compacted one is found in its new form. A host that resolves and
-//!   then opens the file anew may see the file replaced in between; [`read`] checks for that.
+//!   `ErrorKind::NotFound`, and a compacted one is found in its new form. But the file may be
+//!   replaced between finding and reading, and a name may come to mean another topic's file. Whoever
+//!   sends bytes to a client opens the file, finds the range in what was opened, and then asks
+//!   [`LogSlice::is_current`]; [`read`], which is for a log that nobody changes meanwhile, only
+//!   checks that it finds whole batches.
 
 use crate::disk::{Disk, FileName, read_exact_at};
 use crate::index::IndexFile;
 use crate::limits;
 use crate::log::Log;
 use crate::scan::{Scanner, indexed_position, locate};
+use crate::segment::Tenure;
 use bytes::Bytes;
 use oncelog_wire::records::BatchHeader;
 use std::io;
@@ -44,6 +48,7 @@ pub struct LogSlice {
     cut: Option<Hint>,
     /// Bytes of the segment when the slice was made; the file's own length is the bound as well.
     size: u64,
+    tenure: Tenure,
 }
 
 /// A position at which a batch begins (or the segment ends): the one wanted, or one before it.
@@ -154,6 +159,7 @@ impl Log {
             end,
             cut,
             size,
+            tenure: segment.tenure.clone(),
         }))
     }
 
@@ -189,6 +195,13 @@ impl LogSlice {
 
     pub fn offset(&self) -> i64 {
         self.offset
+    }
+
+    /// What this slice knows from memory still holds: its file was not replaced, and its topic not
+    /// deleted. To be asked *after* the file was opened; what was opened before is then the right
+    /// one, and stays so whatever happens to the name. If not, nothing of it may be sent.
+    pub fn is_current(&self) -> bool {
+        self.tenure.lasts()
     }
 }
 

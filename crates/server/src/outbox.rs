@@ -15,7 +15,8 @@
 use crate::disk::RealDisk;
 use crate::limits;
 use bytes::{Buf, Bytes};
-use oncelog_broker::{Answer, AnswerError, Chunk};
+use oncelog_broker::{Answer, AnswerError, Chunk, PinnedFile};
+use oncelog_commitlog::FileName;
 use rustix::net::{SendAncillaryBuffer, SendFlags};
 use std::collections::VecDeque;
 use std::fs::File;
@@ -63,6 +64,27 @@ pub struct Sent {
 struct Writer {
     pieces: VecDeque<Piece>,
     closed: bool,
+}
+
+/// A log segment whose records are being sent.
+struct OpenSegment(Arc<File>);
+
+impl PinnedFile for OpenSegment {
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let (rest, at) = (&mut buffer[done..], position + done as u64);
+            match rustix::io::retry_on_intr(|| rustix::io::pread(&self.0, &mut *rest, at))? {
+                0 => break,
+                read => done += read,
+            }
+        }
+        Ok(done)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
 }
 
 enum Piece {
@@ -197,21 +219,22 @@ impl Turn<'_> {
 
     fn encode(&self, answer: Answer, pieces: &mut VecDeque<Piece>) -> Encoding {
         let (mut bytes, mut has_file) = (0, false);
-        for chunk in answer.encode(self.disk)? {
+        // Opened while it is encoded: from here on no removal or compaction changes what is sent.
+        let pin = |file: &FileName| self.disk.file(file).map(OpenSegment);
+        for chunk in answer.encode_pinned(self.disk, pin)? {
             match chunk {
                 Chunk::Bytes(part) => {
                     bytes += part.len();
                     pieces.push_back(Piece::Bytes(part));
                 }
                 Chunk::File {
-                    file,
+                    file: OpenSegment(file),
                     position,
                     len,
                 } => {
-                    // Opened now: from here on a removal of the segment takes nothing away.
                     has_file = true;
                     pieces.push_back(Piece::File {
-                        file: self.disk.file(&file)?,
+                        file,
                         position,
                         left: u64::from(len),
                     });

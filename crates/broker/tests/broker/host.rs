@@ -10,8 +10,8 @@
 
 use bytes::{Bytes, BytesMut};
 use oncelog_broker::{
-    Broker, Chunk, ConnectionId, Effect, Input, Level, OpId, OpenError, OpenReport, Refusal, open,
-    prepare,
+    Answer, Broker, Chunk, ConnectionId, Effect, Input, Level, OpId, OpenError, OpenReport,
+    Refusal, open, prepare,
 };
 use oncelog_commitlog::testing::MemoryDisk;
 use oncelog_commitlog::{Disk, DiskOp, execute};
@@ -46,6 +46,9 @@ pub struct Host {
     held: VecDeque<(OpId, DiskOp)>,
     /// Disk work that is done next.
     due: VecDeque<(OpId, DiskOp)>,
+    /// Answers that were emitted and not encoded: their connections are slow.
+    unsent: Option<VecDeque<Box<Answer>>>,
+    slow: VecDeque<Box<Answer>>,
     connections: BTreeMap<ConnectionId, Connection>,
     next_connection: u64,
     next_correlation: i32,
@@ -108,6 +111,8 @@ fn open_host(
         hold: Hold::Nothing,
         held: VecDeque::new(),
         due: VecDeque::new(),
+        unsent: None,
+        slow: VecDeque::new(),
         connections: BTreeMap::new(),
         next_connection: 1,
         next_correlation: 100,
@@ -336,6 +341,41 @@ impl Host {
         }
     }
 
+    // ---- slow connections ----
+
+    /// Answers are not encoded until [`Host::send_answers`].
+    pub fn hold_answers(&mut self) {
+        self.unsent.get_or_insert_default();
+    }
+
+    /// Encodes and sends the answers that were held, and holds none any more.
+    pub fn send_answers(&mut self) {
+        let slow = std::mem::take(&mut self.slow);
+        for answer in slow
+            .into_iter()
+            .chain(self.unsent.take().into_iter().flatten())
+        {
+            self.encode(*answer);
+        }
+    }
+
+    /// Encodes and sends what was held for others, and goes on holding for this connection alone.
+    pub fn send_answers_but(&mut self, slow: ConnectionId) {
+        let unsent = self.unsent.take().unwrap_or_default();
+        let (keep, send): (VecDeque<_>, VecDeque<_>) =
+            unsent.into_iter().partition(|a| a.connection == slow);
+        self.slow = keep;
+        for answer in send {
+            self.encode(*answer);
+        }
+    }
+
+    /// Takes one answer that is held, for a test that encodes it itself.
+    pub fn take_answer(&mut self) -> Box<Answer> {
+        let unsent = self.unsent.as_mut().expect("answers are held");
+        unsent.pop_front().expect("an answer was emitted")
+    }
+
     // ---- the broker ----
 
     pub fn input(&mut self, input: Input) {
@@ -355,12 +395,10 @@ impl Host {
     fn take_effects(&mut self) {
         while let Some(effect) = self.broker.poll_effect() {
             match effect {
-                Effect::Answer(answer) => {
-                    let connection = answer.connection;
-                    let chunks = answer.encode(&*self.disk).expect("the answer is encoded");
-                    let frame = assemble(&chunks, &self.disk);
-                    self.deliver(connection, frame);
-                }
+                Effect::Answer(answer) => match &mut self.unsent {
+                    Some(unsent) => unsent.push_back(answer),
+                    None => self.encode(*answer),
+                },
                 Effect::Disk { op, work } => {
                     let is_append = matches!(work, DiskOp::Append(_));
                     match self.hold {
@@ -380,7 +418,14 @@ impl Host {
         }
     }
 
-    fn deliver(&mut self, connection: ConnectionId, frame: Bytes) {
+    fn encode(&mut self, answer: Answer) {
+        let connection = answer.connection;
+        let chunks = answer.encode(&*self.disk).expect("the answer is encoded");
+        let frame = assemble(&chunks, &self.disk);
+        self.deliver(connection, frame);
+    }
+
+    pub fn deliver(&mut self, connection: ConnectionId, frame: Bytes) {
         let Some(connection) = self.connections.get_mut(&connection) else {
             return;
         };

@@ -14,5 +14,6 @@ mod hostile;
 mod lifecycle;
 mod offsets;
 mod produce;
+mod replaced_files;
 mod sessions;
 mod topics;

@@ -2,7 +2,6 @@
 
 use crate::host::{Host, START_MS};
 use bytes::Bytes;
-use oncelog_broker::ConnectionId;
 use oncelog_wire::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use oncelog_wire::messages::fetch_request::{FetchPartition, FetchTopic};
 use oncelog_wire::messages::fetch_response::PartitionData;
@@ -264,13 +263,4 @@ pub fn fetched(host: &mut Host, topic: &Topic, index: i32, offset: i64) -> Vec<(
     let part = parts(&answer)[0].clone();
     assert_eq!(code(part.error_code), ErrorCode::None, "{part:?}");
     records_of(&part)
-}
-
-pub fn fetch_on(
-    host: &mut Host,
-    connection: ConnectionId,
-    version: i16,
-    request: FetchRequest,
-) -> FetchResponse {
-    host.ask_on(connection, version, request)
 }
