@@ -1,7 +1,7 @@
 //! `oncelog-sim`: runs seeds, each twice, and says how to replay the one that failed.
 
 use clap::Parser;
-use oncelog_sim::run;
+use oncelog_sim::{Failure, Outcome};
 use std::process::ExitCode;
 
 /// Simulates whole worlds: one broker, its disk, its network and its clients per seed.
@@ -16,6 +16,17 @@ struct Args {
     /// Run this seed alone and print its trace
     #[arg(long)]
     replay: Option<u64>,
+}
+
+/// A panic in the broker is a failure of the seed like any other.
+fn run(seed: u64, verbose: bool) -> Result<Outcome, Failure> {
+    std::panic::catch_unwind(|| oncelog_sim::run(seed, verbose)).unwrap_or_else(|_| {
+        let violation = "a panic; its message is above".to_owned();
+        Err(Failure {
+            violation,
+            at_ms: 0,
+        })
+    })
 }
 
 fn main() -> ExitCode {
@@ -57,7 +68,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn failed(seed: u64, failure: &oncelog_sim::Failure) -> ExitCode {
+fn failed(seed: u64, failure: &Failure) -> ExitCode {
     eprintln!(
         "seed {seed}, after {} ms: {}",
         failure.at_ms, failure.violation
