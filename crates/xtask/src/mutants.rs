@@ -37,10 +37,10 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "sequence advanced before the append",
         file: "crates/partition/src/append.rs",
-        find: "self.check_size(rewritten.size_bytes())?;",
-        replace: "let size = self.check_size(rewritten.size_bytes()); \
-                  if size.is_err() { \
-                  self.producers.apply(&batch.header, self.log.end_offset(), now.instant); } size?;",
+        find: "self.check_content(now, batch)?;",
+        replace: "if let Err(refused) = self.check_content(now, batch) { \
+                  self.producers.apply(&batch.header, self.log.end_offset(), now.instant); \
+                  return Err(refused); }",
     },
     Mutant {
         name: "a duplicate acknowledged before its original is durable",
