@@ -7,6 +7,7 @@ mod host;
 mod requests;
 
 mod api_versions;
+mod compatibility;
 mod configs;
 mod fetch;
 mod groups;
