@@ -43,6 +43,8 @@ struct Shared {
     commits: AtomicUsize,
     commits_failed: AtomicUsize,
     rebalances: AtomicUsize,
+    lives: AtomicUsize,
+    careless: AtomicUsize,
 }
 
 /// One life of a member: what it has processed and not committed.
@@ -122,6 +124,8 @@ impl Group {
             commits: AtomicUsize::new(0),
             commits_failed: AtomicUsize::new(0),
             rebalances: AtomicUsize::new(0),
+            lives: AtomicUsize::new(0),
+            careless: AtomicUsize::new(0),
         });
         let members = (0..MEMBERS)
             .map(|_| {
@@ -180,12 +184,14 @@ impl Group {
         assert_eq!(left, 0, "group {}: records never read", shared.id);
         let records: usize = logs.values().flatten().map(Vec::len).sum();
         format!(
-            "group {} ({}): {records} records all read ({} again), {} commits and {} failed ones, \
-             {} rebalances; 0 committed offsets went back, 0 records changed after they were read; \
+            "group {} ({}): {records} records all read ({} again), {} lives of members ({} left \
+             without a last commit), {} commits and {} failed ones, {} rebalances; 0 committed offsets went back, 0 records changed after they were read; \
              caught up after {caught_up:.1?}",
             shared.id,
             shared.protocol,
             deliveries - records,
+            shared.lives.load(Ordering::Relaxed),
+            shared.careless.load(Ordering::Relaxed),
             shared.commits.load(Ordering::Relaxed),
             shared.commits_failed.load(Ordering::Relaxed),
             shared.rebalances.load(Ordering::Relaxed),
@@ -270,6 +276,9 @@ fn live(shared: &Arc<Shared>, random: &mut Random) {
         positions: Mutex::default(),
         careless: random.one_in(2),
     };
+    shared.lives.fetch_add(1, Ordering::Relaxed);
+    let careless = usize::from(member.careless);
+    shared.careless.fetch_add(careless, Ordering::Relaxed);
     let consumer: BaseConsumer<Member> = client::config(&shared.bootstrap, &more)
         .create_with_context(member)
         .unwrap();

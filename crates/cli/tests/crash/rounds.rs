@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use oncelog_wire::{ApiKey, apis};
+
 use crate::check::{self, Log, Promise};
 use crate::churn::Churn;
 use crate::client;
@@ -37,13 +39,17 @@ const LAZY: &str = "log.flush.interval.messages=1000000000";
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Kill,
+    /// A clean stop.
     Terminate,
+    /// A clean stop that is cut short.
+    TerminateAndKill,
 }
 
 #[derive(Default)]
 struct Counts {
     kills: u32,
     kills_in_start: u32,
+    kills_in_stop: u32,
     clean_stops: u32,
     lazy_rounds: u32,
     ready: Vec<Duration>,
@@ -69,18 +75,20 @@ fn sigkill_under_load_loses_and_doubles_nothing() {
     let stop = Arc::new(AtomicBool::new(false));
     let producers = start_producers(&bootstrap, &stop, &mut random);
     let topics = [(ONCE, PARTITIONS), (LEAST, PARTITIONS)];
-    let group = Group::start("readers", "classic", &bootstrap, &topics, &mut random);
+    let groups = start_groups(&bootstrap, &topics, &mut random);
     let churn = Churn::start(&bootstrap, random.fork());
 
     let mut counts = Counts::default();
     for round in 0..rounds {
-        let end = match round == rounds / 2 || random.one_in(12) {
-            true => End::Terminate,
-            false => End::Kill,
+        let end = match random.range(0, 12) {
+            _ if round == rounds / 2 => End::Terminate,
+            0 => End::Terminate,
+            1 | 2 => End::TerminateAndKill,
+            _ => End::Kill,
         };
         let lazy = round == rounds * 3 / 4 || random.one_in(5);
         one_round(&mut broker, end, lazy, &mut random, &mut counts);
-        group.look_at_commits();
+        groups.iter().for_each(Group::look_at_commits);
     }
 
     stop.store(true, Ordering::Relaxed);
@@ -99,8 +107,10 @@ fn sigkill_under_load_loses_and_doubles_nothing() {
             broken.push(words);
         }
     }
-    let summary = group.finish(&logs);
-    say(&format!("  {summary}"));
+    for group in groups {
+        let summary = group.finish(&logs);
+        say(&format!("  {summary}"));
+    }
     let summary = churn.finish(&bootstrap);
     say(&format!("  {summary}"));
     assert!(
@@ -122,6 +132,10 @@ fn one_round(broker: &mut Broker, end: End, lazy: bool, random: &mut Random, cou
             let status = broker.terminate();
             assert!(status.success(), "{status}:\n{}", broker.tail());
             counts.clean_stops += 1;
+        }
+        End::TerminateAndKill => {
+            broker.terminate_and_kill(Duration::from_micros(random.range(0, 30_000)));
+            counts.kills_in_stop += 1;
         }
     }
     counts.lazy_rounds += u32::from(lazy);
@@ -162,6 +176,24 @@ fn start_producers(bootstrap: &str, stop: &Arc<AtomicBool>, random: &mut Random)
         .collect()
 }
 
+/// One group for each group protocol that the broker speaks.
+fn start_groups(
+    bootstrap: &str,
+    topics: &[(&'static str, i32)],
+    random: &mut Random,
+) -> Vec<Group> {
+    let mut protocols = vec!["classic"];
+    match apis::served(ApiKey::ConsumerGroupHeartbeat) {
+        Some(_) => protocols.push("consumer"),
+        None => say("SKIPPED crash loop, group protocol `consumer` (KIP-848): it is not served"),
+    }
+    let start = |protocol| {
+        let id = format!("{protocol}-readers");
+        Group::start(&id, protocol, bootstrap, topics, random)
+    };
+    protocols.into_iter().map(start).collect()
+}
+
 fn create(bootstrap: &str, topic: &str) {
     let status = std::process::Command::new(env!("CARGO_BIN_EXE_oncelog"))
         .args(["-b", bootstrap, "topic", "create", topic, "-p"])
@@ -177,9 +209,13 @@ fn report(counts: &Counts) {
     let median = ready.get(ready.len() / 2).copied().unwrap_or_default();
     let longest = ready.last().copied().unwrap_or_default();
     say(&format!(
-        "crash loop: {} SIGKILLs under load, {} during a start, {} clean stops, {} rounds without \
-         fsync; ready again after {median:.0?} (median), {longest:.0?} (longest)",
-        counts.kills, counts.kills_in_start, counts.clean_stops, counts.lazy_rounds
+        "crash loop: {} SIGKILLs under load, {} during a start, {} during a clean stop, {} clean \
+         stops, {} rounds without fsync; ready again after {median:.0?} (median), {longest:.0?} (longest)",
+        counts.kills,
+        counts.kills_in_start,
+        counts.kills_in_stop,
+        counts.clean_stops,
+        counts.lazy_rounds
     ));
 }
 

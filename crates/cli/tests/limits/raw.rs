@@ -1,5 +1,6 @@
 //! A blocking client that speaks in frames, and can therefore also misspeak.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,6 +9,8 @@ use bytes::Bytes;
 use oncelog_wire::messages::*;
 use oncelog_wire::records::BatchBuilder;
 use oncelog_wire::{ApiKey, Records, RequestBody, ResponseBody, frame};
+
+use crate::spread;
 
 pub const PRODUCE: i16 = 9;
 pub const FETCH: i16 = 12;
@@ -167,17 +170,48 @@ pub fn api_versions() -> RequestBody {
     RequestBody::ApiVersions(ApiVersionsRequest::default())
 }
 
-/// Somebody who means no harm: produces, reads it back and asks for versions, `rounds` times.
-/// Returns how long each such round took; panics if one is not served.
-pub fn bystander(port: u16, topic: &str, rounds: usize) -> Vec<Duration> {
+/// How long somebody who means no harm was kept waiting.
+pub struct Served {
+    /// With a sync of the disk in it, which is as fast as the machine has time for it.
+    pub produce: Vec<Duration>,
+    /// A fetch of what was produced, and a request for versions: no disk is waited for.
+    pub read: Vec<Duration>,
+}
+
+impl Served {
+    pub fn longest(&self) -> Duration {
+        let all = self.produce.iter().chain(&self.read);
+        all.max().copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ((produce, produce_max), (read, read_max)) =
+            (spread(self.produce.clone()), spread(self.read.clone()));
+        write!(
+            f,
+            "produce {produce:.1?} (longest {produce_max:.1?}), read {read:.1?} (longest \
+             {read_max:.1?})"
+        )
+    }
+}
+
+/// Produces, reads it back and asks for versions, `rounds` times; panics if one is not served.
+pub fn bystander(port: u16, topic: &str, rounds: usize) -> Served {
     let mut client = Client::connect(port).unwrap();
-    let mut times = Vec::new();
+    let mut served = Served {
+        produce: Vec::new(),
+        read: Vec::new(),
+    };
     for _ in 0..rounds {
         let began = Instant::now();
         let offset = client.produce(topic, b"a small record").unwrap().unwrap();
+        served.produce.push(began.elapsed());
+        let began = Instant::now();
         assert!(client.fetch(topic, offset).unwrap() > 0);
         client.ask(0, &api_versions()).unwrap();
-        times.push(began.elapsed());
+        served.read.push(began.elapsed());
     }
-    times
+    served
 }

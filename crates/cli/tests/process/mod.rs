@@ -152,12 +152,25 @@ impl Broker {
         child.wait().unwrap();
     }
 
+    /// SIGTERM, and SIGKILL before it is done with that, or not.
+    pub fn terminate_and_kill(&mut self, after: Duration) {
+        self.signal_end();
+        std::thread::sleep(after);
+        let mut child = self.child.take().expect("it is running");
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+
     /// SIGTERM, and its end.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = Pid::from_raw(self.pid() as i32).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        self.signal_end();
         self.wait_for_end(Duration::from_secs(40))
             .unwrap_or_else(|| panic!("SIGTERM did not end the broker:\n{}", self.tail()))
+    }
+
+    fn signal_end(&self) {
+        let pid = Pid::from_raw(self.pid() as i32).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
     }
 
     /// How it ended, if it does within `patience`.
