@@ -8,9 +8,13 @@
 use crate::broker::Broker;
 use crate::connections::RequestId;
 use oncelog_wire::ResponseBody;
-use oncelog_wire::messages::api_versions_response::ApiVersion;
+use oncelog_wire::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use oncelog_wire::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use oncelog_wire::{ErrorCode, apis};
+
+const GROUP_VERSION: &str = "group.version";
 
 pub(crate) fn handle(
     broker: &mut Broker,
@@ -25,6 +29,7 @@ pub(crate) fn handle(
     let named = |name: &str| version < 3 || is_software_name(name);
     if named(&ask.client_software_name) && named(&ask.client_software_version) {
         response.api_keys = served();
+        (response.supported_features, response.finalized_features) = features();
     } else {
         response.error_code = ErrorCode::InvalidRequest.code();
     }
@@ -40,6 +45,24 @@ fn served() -> Vec<ApiVersion> {
         ..Default::default()
     };
     apis::SERVED.iter().map(entry).collect()
+}
+
+/// `group.version` 1 is the consumer group protocol (KIP-848): always there, and not to be turned
+/// off.
+fn features() -> (Vec<SupportedFeatureKey>, Vec<FinalizedFeatureKey>) {
+    let supported = SupportedFeatureKey {
+        name: GROUP_VERSION.to_owned(),
+        min_version: 1,
+        max_version: 1,
+        ..Default::default()
+    };
+    let finalized = FinalizedFeatureKey {
+        name: GROUP_VERSION.to_owned(),
+        min_version_level: 1,
+        max_version_level: 1,
+        ..Default::default()
+    };
+    (vec![supported], vec![finalized])
 }
 
 /// The answer to an ApiVersions request in a version that is not served.
