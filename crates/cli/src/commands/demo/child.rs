@@ -32,11 +32,7 @@ impl Broker {
             .tempdir()
             .map_err(failed)?;
         let path = data.path().to_owned();
-        // A port that is free now; the broker keeps it over its restarts.
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .map_err(failed)?
-            .port();
+        let port = free_port().map_err(failed)?;
         let child = spawn(port, &path).map_err(failed)?;
         let bootstrap = format!("127.0.0.1:{port}");
         let mut broker = Broker {
@@ -107,6 +103,19 @@ impl Drop for Broker {
             let _ = self.child.wait();
         }
     }
+}
+
+/// A port that the broker keeps over its restarts. Below the range that the kernel hands out: a
+/// client that reconnects while the broker is down could be given that very port as its own, and
+/// be connected to itself.
+fn free_port() -> std::io::Result<u16> {
+    const PORTS: std::ops::Range<u16> = 20_000..30_000;
+    let count = PORTS.end - PORTS.start;
+    let first = std::process::id() as u16 % count;
+    (0..count)
+        .map(|step| PORTS.start + (first + step) % count)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .ok_or_else(|| std::io::Error::other("no port between 20000 and 30000 is free"))
 }
 
 fn spawn(port: u16, dir: &Path) -> std::io::Result<Child> {
