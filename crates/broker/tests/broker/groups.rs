@@ -557,13 +557,8 @@ fn offsets_are_deleted_by_request_and_with_their_topic() {
         group_id: "g".to_owned(),
         topics: vec![OffsetDeleteRequestTopic {
             name: "t".to_owned(),
-            partitions: vec![OffsetDeleteRequestPartition {
-                partition_index: 0,
-                ..Default::default()
-            }],
-            ..Default::default()
+            partitions: vec![OffsetDeleteRequestPartition { partition_index: 0 }],
         }],
-        ..Default::default()
     };
     let answer: OffsetDeleteResponse = host.ask(0, ask);
     assert_eq!(code(answer.error_code), ErrorCode::None);
@@ -669,4 +664,80 @@ fn clients_do_not_write_into_the_offsets_topic() {
     assert_eq!(refused, ErrorCode::InvalidTopicException);
     let mut host = host.reopen();
     assert_eq!(committed(&mut host, "g", &topic, 0), 5);
+}
+
+// ---- the consumer protocol ----
+
+#[test]
+fn a_round_of_the_consumer_protocol() {
+    use oncelog_wire::messages::{
+        ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest,
+        ConsumerGroupHeartbeatResponse,
+    };
+    if oncelog_wire::apis::served(oncelog_wire::ApiKey::ConsumerGroupHeartbeat).is_none() {
+        return; // not advertised: the coordinator's own tests are all there is
+    }
+    for version in 0..=1 {
+        let mut host = start(&[]);
+        let topic = Topic::new(&mut host, "t", 2);
+        let beat = |member: &str, epoch| ConsumerGroupHeartbeatRequest {
+            group_id: "g".to_owned(),
+            member_id: member.to_owned(),
+            member_epoch: epoch,
+            rebalance_timeout_ms: if epoch == 0 { 10_000 } else { -1 },
+            subscribed_topic_names: (epoch == 0).then(|| vec!["t".to_owned()]),
+            topic_partitions: (epoch == 0).then(Vec::new),
+            ..Default::default()
+        };
+        let own_id = if version == 0 { "" } else { "member-one" };
+        let (member, writer) = (host.connect(), host.connect());
+        host.hold(Hold::Nothing);
+        host.send(member, version, beat(own_id, 0));
+        let joined: ConsumerGroupHeartbeatResponse = host.take(member);
+        assert_eq!(code(joined.error_code), ErrorCode::None);
+        let id = joined.member_id.clone().expect("told at the join");
+        let assigned = joined.assignment.clone().expect("told at the join");
+        let parts = &assigned.topic_partitions[0];
+        assert_eq!((parts.topic_id, parts.partitions.len()), (topic.id, 2));
+        // A commit of its epoch is taken, one of another is not, and both are held until durable.
+        let as_member = |epoch| OffsetCommitRequest {
+            generation_id_or_member_epoch: epoch,
+            member_id: id.clone(),
+            ..commit_request(9, "g", None, &topic, &[(0, 7)])
+        };
+        host.hold(Hold::Appends);
+        host.send(writer, 9, as_member(joined.member_epoch));
+        assert_eq!(host.receive(writer), None);
+        host.release();
+        assert_eq!(errors_of_commit(&host.take(writer)), [ErrorCode::None]);
+        let answer: OffsetCommitResponse = host.ask(9, as_member(joined.member_epoch + 5));
+        assert_eq!(errors_of_commit(&answer), [ErrorCode::StaleMemberEpoch]);
+        let mut host = host.crash(version as u64);
+        let beaten: ConsumerGroupHeartbeatResponse =
+            host.ask(version, beat(&id, joined.member_epoch));
+        assert_eq!(code(beaten.error_code), ErrorCode::None, "it lives on");
+        assert_eq!(committed(&mut host, "g", &topic, 0), 7);
+        let ask = ConsumerGroupDescribeRequest {
+            group_ids: names(&["g", "no"]),
+            ..Default::default()
+        };
+        let told: ConsumerGroupDescribeResponse = host.ask(version, ask);
+        let found = told
+            .groups
+            .iter()
+            .find(|group| group.group_id == "g")
+            .unwrap();
+        assert_eq!((&found.group_state[..], found.members.len()), ("Stable", 1));
+        let missing = told
+            .groups
+            .iter()
+            .find(|group| group.group_id == "no")
+            .unwrap();
+        assert_eq!(code(missing.error_code), ErrorCode::GroupIdNotFound);
+        // Silent for the length of a session: it is put out.
+        host.pass_ms(45_001);
+        let gone: ConsumerGroupHeartbeatResponse =
+            host.ask(version, beat(&id, joined.member_epoch));
+        assert_eq!(code(gone.error_code), ErrorCode::UnknownMemberId);
+    }
 }

@@ -546,4 +546,6 @@ responses! {
     DescribeCluster => DescribeClusterResponse,
     ListConfigResources => ListConfigResourcesResponse,
     DescribeTopicPartitions => DescribeTopicPartitionsResponse,
+    ConsumerGroupHeartbeat => ConsumerGroupHeartbeatResponse,
+    ConsumerGroupDescribe => ConsumerGroupDescribeResponse,
 }

@@ -478,9 +478,7 @@ fn groups_corpus(topic: &Topic) -> Vec<RequestBody> {
             topics: vec![offset_delete_request::OffsetDeleteRequestTopic {
                 name: name(),
                 partitions: vec![Default::default()],
-                ..Default::default()
             }],
-            ..Default::default()
         }
         .into(),
         DescribeGroupsRequest {
