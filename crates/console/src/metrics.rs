@@ -208,9 +208,7 @@ fn groups(registry: &mut Registry, snapshot: &Snapshot) {
         let labels = OfGroup {
             consumergroup: group.group.clone(),
         };
-        if let Some(count) = group.members {
-            set(&members, labels, count as i64);
-        }
+        set(&members, labels, group.members as i64);
         for (topic, sum) in sums(group, &ends) {
             let labels = OfGroupTopic {
                 consumergroup: group.group.clone(),
@@ -347,7 +345,7 @@ mod tests {
             }],
             groups: vec![GroupSnapshot {
                 group: "bill\"ing".to_owned(),
-                members: Some(3),
+                members: 3,
                 offsets: vec![
                     committed("orders", 0, 7),
                     committed("orders", 1, 9),

@@ -52,8 +52,7 @@ pub struct PartitionSnapshot {
 #[derive(Clone, Debug, Default)]
 pub struct GroupSnapshot {
     pub group: String,
-    /// `None`: not known.
-    pub members: Option<u64>,
+    pub members: u64,
     pub offsets: Vec<CommittedOffset>,
 }
 

@@ -131,7 +131,7 @@ fn of_core(figures: CoreFigures, fixed: Snapshot) -> Snapshot {
     };
     let group = |group: oncelog_coordinator::groups::GroupFigures| GroupSnapshot {
         group: group.group_id,
-        members: None, // the coordinator does not say yet
+        members: group.members as u64,
         offsets: group.offsets.into_iter().map(committed).collect(),
     };
     Snapshot {

@@ -174,6 +174,7 @@ fn a_disk_that_is_full_stops_the_broker_without_an_acknowledgement() {
     assert_eq!(client.produce("events", &[b"before"]), Ok(0));
     // The segment of partition 1 comes into being with its first append: on a full device.
     let segment = broker.data_dir().join("events-1/00000000000000000000.log");
+    std::fs::create_dir_all(segment.parent().unwrap()).unwrap(); // if the broker has not yet
     let _ = std::fs::remove_file(&segment);
     std::os::unix::fs::symlink("/dev/full", &segment).unwrap();
     client

@@ -7,6 +7,7 @@ pub struct GroupFigures {
     pub group_id: String,
     /// As ListGroups spells it.
     pub state: &'static str,
+    pub members: usize,
     /// Topic, partition, committed offset.
     pub offsets: Vec<(String, i32, i64)>,
 }
@@ -16,6 +17,7 @@ impl GroupShard {
         let figures = |(group_id, group): (&String, &super::group::Group)| GroupFigures {
             group_id: group_id.clone(),
             state: group.state_name(),
+            members: group.member_count(),
             offsets: self
                 .offsets
                 .of_group(group_id)

@@ -55,6 +55,13 @@ impl Group {
         }
     }
 
+    pub(crate) fn member_count(&self) -> usize {
+        match self {
+            Group::Classic(group) => group.member_count(),
+            Group::Consumer(group) => group.members.len(),
+        }
+    }
+
     pub(crate) fn state_name(&self) -> &'static str {
         match self {
             Group::Classic(group) => group.state().name(),

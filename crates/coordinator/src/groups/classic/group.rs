@@ -131,6 +131,10 @@ impl ClassicGroup {
         }
     }
 
+    pub(crate) fn member_count(&self) -> usize {
+        self.members.len()
+    }
+
     pub(crate) fn state(&self) -> State {
         self.state
     }
