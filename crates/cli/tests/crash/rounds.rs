@@ -23,13 +23,18 @@ const ONCE: &str = "idempotent";
 const LEAST: &str = "acks-1";
 const PARTITIONS: i32 = 3;
 
-/// Small segments, so that kills also fall on rolls and checkpoints.
-const SETTINGS: [&str; 5] = [
+/// Small segments, so that kills also fall on rolls and checkpoints; short sessions, so that a
+/// member whose goodbye fell into a crash is not waited for.
+const SETTINGS: [&str; 9] = [
     "log.segment.bytes=1048576",
     "log.roll.ms=3000",
     "log.segment.delete.delay.ms=200",
     "auto.create.topics.enable=false",
     "offsets.topic.num.partitions=4",
+    "group.consumer.min.session.timeout.ms=6000",
+    "group.consumer.session.timeout.ms=6000",
+    "group.consumer.min.heartbeat.interval.ms=500",
+    "group.consumer.heartbeat.interval.ms=500",
 ];
 
 /// Left to the page cache, which a killed process does not take along.
