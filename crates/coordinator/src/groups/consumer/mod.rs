@@ -25,7 +25,7 @@
 //! - the group epoch never goes back, nor does a member's while it stays;
 //! - replay of all records, or of what compaction leaves of them, gives the same group.
 //!
-//! One file per role: `group` (state, replay, questions about it), `member`, `heartbeat` and the
+//! One file per role: `group` (state and questions about it), `replay`, `member`, `heartbeat` and the
 //! `draft` that it works on, `subscription` (names and expressions to topics), `target` and
 //! `assignors/` (who is to have what), `reconcile` (how a member gets there), `membership`
 //! (leaving), `expiry`, `describe`, `shard` (how the shard calls all this).
@@ -42,6 +42,7 @@ mod member;
 mod membership;
 mod reconcile;
 pub(crate) mod records;
+mod replay;
 mod shard;
 mod subscription;
 mod target;

@@ -468,7 +468,7 @@ fn to_topics(owned: &Owned) -> Vec<TopicPartitions> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
     fn no_partition_has_two_owners_and_every_group_comes_to_rest(

@@ -48,15 +48,30 @@ impl Assignment<'_> {
         }
     }
 
-    /// Topic -> its subscribers, by their place in `members`.
-    fn subscribers(&self) -> BTreeMap<Uuid, Vec<usize>> {
+    /// Topic -> its subscribers, by their place in `members`. In the common case of a group whose
+    /// members subscribe to the same, one list serves all topics.
+    fn subscribers(&self) -> BTreeMap<Uuid, Rc<Vec<usize>>> {
+        let Some(first) = self.members.first() else {
+            return BTreeMap::new();
+        };
+        let mut members = self.members.iter();
+        if members.all(|member| Rc::ptr_eq(&member.topics, &first.topics)) {
+            let everybody = Rc::new((0..self.members.len()).collect());
+            let topics = first.topics.iter();
+            return topics
+                .map(|topic| (*topic, Rc::clone(&everybody)))
+                .collect();
+        }
         let mut subscribers = BTreeMap::<Uuid, Vec<usize>>::new();
         for (at, member) in self.members.iter().enumerate() {
             for topic in member.topics.iter() {
                 subscribers.entry(*topic).or_default().push(at);
             }
         }
+        let subscribers = subscribers.into_iter();
         subscribers
+            .map(|(topic, members)| (topic, Rc::new(members)))
+            .collect()
     }
 
     fn partition_count(&self, topic: Uuid) -> i32 {

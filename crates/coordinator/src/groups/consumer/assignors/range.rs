@@ -24,7 +24,8 @@ pub(super) fn assign(assignment: &Assignment) -> Vec<Partitions> {
         rank[*at] = place;
     }
     let mut given = vec![Partitions::new(); members.len()];
-    for (topic, mut subscribers) in assignment.subscribers() {
+    for (topic, subscribers) in assignment.subscribers() {
+        let mut subscribers = subscribers.to_vec();
         subscribers.sort_by_key(|at| rank[*at]);
         let partitions = assignment.partition_count(topic);
         let sharing = subscribers.len() as i32;

@@ -14,17 +14,25 @@ use super::Assignment;
 use crate::groups::consumer::member::Partitions;
 use oncelog_wire::Uuid;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 const BALANCING_ROUNDS_MAX: usize = 64;
 
 pub(super) fn assign(assignment: &Assignment) -> Vec<Partitions> {
     let mut sharing = Sharing::keep_previous(assignment);
     let subscribers = assignment.subscribers();
-    let mut topics: Vec<(&Uuid, &Vec<usize>)> = subscribers.iter().collect();
+    let mut topics: Vec<(&Uuid, &Rc<Vec<usize>>)> = subscribers.iter().collect();
     // Those with the least choice first.
     topics.sort_by_key(|(topic, subscribers)| (subscribers.len(), **topic));
+    // Kept from topic to topic as long as the subscribers are the same.
+    let mut by_load = ByLoad::new();
+    let mut of: Option<&Rc<Vec<usize>>> = None;
     for (topic, subscribers) in &topics {
-        sharing.give_out(**topic, subscribers);
+        if !of.is_some_and(|of| Rc::ptr_eq(of, subscribers)) {
+            by_load = sharing.by_load(subscribers);
+            of = Some(subscribers);
+        }
+        sharing.give_out(**topic, &mut by_load);
     }
     for _ in 0..BALANCING_ROUNDS_MAX {
         let mut moved = false;
@@ -37,6 +45,9 @@ pub(super) fn assign(assignment: &Assignment) -> Vec<Partitions> {
     }
     sharing.into_partitions(assignment.members.len())
 }
+
+/// Members by how many partitions they have, then by their place.
+type ByLoad = BTreeSet<(usize, usize)>;
 
 /// Who has what so far; members by their place.
 struct Sharing {
@@ -75,38 +86,35 @@ impl Sharing {
         sharing
     }
 
-    fn give_out(&mut self, topic: Uuid, subscribers: &[usize]) {
+    fn by_load(&self, members: &[usize]) -> ByLoad {
+        members.iter().map(|at| (self.load[*at], *at)).collect()
+    }
+
+    fn give_out(&mut self, topic: Uuid, by_load: &mut ByLoad) {
         let owners = self.owners.get_mut(&topic).expect("subscribed");
-        if owners.iter().all(Option::is_some) {
-            return;
-        }
-        let load = &mut self.load;
-        let mut by_load: BTreeSet<(usize, usize)> =
-            subscribers.iter().map(|at| (load[*at], *at)).collect();
         for owner in owners.iter_mut().filter(|owner| owner.is_none()) {
-            let (_, least) = by_load.pop_first().expect("a topic has a subscriber");
+            let (load, least) = by_load.pop_first().expect("a topic has a subscriber");
             *owner = Some(least);
-            load[least] += 1;
-            by_load.insert((load[least], least));
+            self.load[least] = load + 1;
+            by_load.insert((load + 1, least));
         }
     }
 
     /// Whether anything was moved.
     fn balance(&mut self, topic: Uuid, subscribers: &[usize]) -> bool {
-        let load = &mut self.load;
-        let mut by_load: BTreeSet<(usize, usize)> =
-            subscribers.iter().map(|at| (load[*at], *at)).collect();
-        if by_load.last().map(|most| most.0) <= by_load.first().map(|least| least.0 + 1) {
+        let loads = subscribers.iter().map(|at| self.load[*at]);
+        if loads.clone().max() <= loads.min().map(|least| least + 1) {
             return false;
         }
+        let mut by_load = self.by_load(subscribers);
+        let load = &mut self.load;
         let owners = self.owners.get_mut(&topic).expect("subscribed");
         let mut held = BTreeMap::<usize, Vec<usize>>::new();
         for (partition, owner) in owners.iter().enumerate() {
             let owner = owner.expect("everything was given out");
             held.entry(owner).or_default().push(partition);
         }
-        let mut holders: BTreeSet<(usize, usize)> =
-            held.keys().map(|at| (load[*at], *at)).collect();
+        let mut holders: ByLoad = held.keys().map(|at| (load[*at], *at)).collect();
         let mut moved = false;
         while let (Some(most), Some(least)) = (holders.last().copied(), by_load.first().copied()) {
             if most.0 <= least.0 + 1 {
