@@ -57,6 +57,7 @@ final class Administration {
         checks.run("describe-cluster", this::describeCluster);
         checks.run("describe-features", this::features);
         checks.run("describe-log-dirs", this::logDirs);
+        checks.run("describe-volume-sizes", this::volumeSizes);
         checks.run("list-config-resources", this::configResources);
         checks.run("delete-topic-by-name", this::deleteByName);
         checks.run("delete-topic-by-id", this::deleteById);
@@ -262,7 +263,6 @@ final class Administration {
         for (var dir : cluster.admin.describeLogDirs(List.of(node)).allDescriptions().get()
             .get(node).values()) {
             equal(dir.error(), null, "log dir error");
-            isTrue(dir.totalBytes().orElse(0) > 0, "size of the volume");
             dir.replicaInfos().forEach((part, info) -> {
                 if (part.topic().equals(name)) {
                     isTrue(info.size() > 0, "size of " + part);
@@ -272,6 +272,19 @@ final class Administration {
             });
         }
         equal(found, Set.of(0, 1), "partitions in log dirs");
+    }
+
+    /** The sizes are optional in the protocol (KIP-827): -1 says that the broker does not know. */
+    private void volumeSizes() throws Exception {
+        int node = cluster.admin.describeCluster().nodes().get().iterator().next().id();
+        for (var dir : cluster.admin.describeLogDirs(List.of(node)).allDescriptions().get()
+            .get(node).values()) {
+            if (dir.totalBytes().isEmpty()) {
+                throw new Checks.Skip("the broker does not tell the size of its volumes");
+            }
+            isTrue(dir.totalBytes().getAsLong() > 0, "size of the volume");
+            isTrue(dir.usableBytes().getAsLong() <= dir.totalBytes().getAsLong(), "usable bytes");
+        }
     }
 
     private void configResources() throws Exception {

@@ -18,6 +18,13 @@ final class Checks {
         void run() throws Exception;
     }
 
+    /** Thrown by a check that has nothing to check here; the message is the reason. */
+    static final class Skip extends RuntimeException {
+        Skip(String reason) {
+            super(reason);
+        }
+    }
+
     private static final String RUN = UUID.randomUUID().toString().substring(0, 8);
     int failed = 0;
 
@@ -31,6 +38,8 @@ final class Checks {
         try {
             check.run();
             System.out.printf("ok %s (%.1f s)%n", name, (System.nanoTime() - started) / 1e9);
+        } catch (Skip skip) {
+            System.out.printf("skip %s: %s%n", name, skip.getMessage().replaceAll("\\s+", " "));
         } catch (Throwable error) {
             failed += 1;
             Throwable cause = error instanceof ExecutionException ? error.getCause() : error;
