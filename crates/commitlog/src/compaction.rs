@@ -234,7 +234,8 @@ impl Log {
 
     /// Puts what a step has written in the place of the old segments: when the returned work is
     /// done, the caller says so to [`Log::compaction_installed`]. Until then there is no other
-    /// plan: it would read files that are about to be replaced.
+    /// plan: it would read files that are about to be replaced; and a slice at an offset that
+    /// moves into another file may be found empty, as if nothing more were there yet.
     ///
     /// If the log's front was deleted meanwhile, the step's work is thrown away.
     pub fn apply_compaction(&mut self, outcome: CompactionOutcome, now: Now) -> Vec<DiskOp> {

@@ -65,7 +65,7 @@ impl Plan {
             records: 20 + random.below(200) as u32,
             crashes,
             break_one_in: *pick(random, &[0, 20, 100, 500]),
-            disk_delay_us_max: *pick(random, &[50, 1_000, 20_000]),
+            disk_delay_us_max: *pick(random, &[50, 1_000, 20_000, 200_000]),
             net_delay_us_max: *pick(random, &[50, 1_000, 30_000]),
             failing_sync_after: *pick(random, &[0, 0, 0, 40, 200]),
             zombies: random.one_in(2),

@@ -200,7 +200,13 @@ impl Producer {
         for batch in &mut self.batches {
             batch.sent = false;
         }
-        let pause = 20 + context.scheduler.random.below(200);
+        // Sometimes so soon that the first try is still on its way to the disk.
+        let pause = context.scheduler.random.below(200);
+        let pause = if context.scheduler.random.one_in(2) {
+            pause / 40
+        } else {
+            pause
+        };
         context.wake_after_ms(pause);
     }
 
