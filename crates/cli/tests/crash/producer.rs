@@ -99,6 +99,8 @@ impl Running {
             ("linger.ms", "2"),
             // Small requests, so that five of them are often under way.
             ("batch.num.messages", "40"),
+            // On a slow machine the load adapts itself instead of piling up.
+            ("queue.buffering.max.messages", "3000"),
             // Never given up: what is not acknowledged at the end is an error.
             ("message.timeout.ms", "0"),
         ];
