@@ -57,7 +57,7 @@ impl Plan {
         let crashes = (0..random.below(5)).map(|_| Crash::draw(random)).collect();
         Plan {
             properties,
-            segment_bytes: *pick(random, &[1_024, 4_096, 16_384, 1 << 20]),
+            segment_bytes: *pick(random, &[4_096, 6_000, 16_384, 1 << 20]),
             partitions: 1 + random.below(3) as i32,
             idempotent_producers: 1 + random.below(3) as u32,
             plain_producers: random.below(3) as u32,

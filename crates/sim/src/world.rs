@@ -509,6 +509,18 @@ impl World {
                 self.scheduler.after_ms(100, again);
                 Ok(())
             }
+            Err(error) if error.contains("injected") => {
+                // The failing sync struck here; whoever runs the broker starts it again.
+                self.scheduler
+                    .trace(|| format!("disk failure during recovery: {error}"));
+                self.lose(true);
+                let again = Event::Restart {
+                    attempt: 9,
+                    crash: usize::MAX,
+                };
+                self.scheduler.after_ms(100, again);
+                Ok(())
+            }
             Err(error) => Err(format!("the broker does not start: {error}")),
         }
     }

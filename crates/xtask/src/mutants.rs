@@ -18,7 +18,7 @@ struct Mutant {
 }
 
 /// Seeds within which each mutant must be found.
-const SEEDS: u32 = 400;
+const SEEDS: u32 = 600;
 
 const MUTANTS: &[Mutant] = &[
     Mutant {

@@ -122,7 +122,10 @@ impl Producer {
         }
         for number in batch.first..batch.first + batch.count {
             let value = value(self.number, number);
-            builder.append(now_ms, Some(value.as_bytes()), Some(value.as_bytes()), &[]);
+            // Some batches span several sectors, so that a power cut can tear them.
+            let padding = (number as usize * 97) % 500;
+            let key = format!("{value}{:padding$}", "");
+            builder.append(now_ms, Some(key.as_bytes()), Some(value.as_bytes()), &[]);
         }
         if batch.oversized {
             let large = [0; MESSAGE_BYTES_MAX as usize];
