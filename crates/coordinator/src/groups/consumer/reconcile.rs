@@ -267,6 +267,11 @@ mod tests {
         assert_eq!(next.state, MemberState::UnrevokedPartitions);
         assert_eq!(next.assigned, held(T, &[(0, 3)]));
         assert_eq!(next.revoking, held(U, &[(0, 3)]));
+        // Nor are they given: here the target is of before, and the epoch moves.
+        let none = at(4, MemberState::Stable, Held::new(), Held::new());
+        let next = reconcile(&none, &goal).unwrap();
+        assert_eq!(next.state, MemberState::Stable);
+        assert_eq!((next.epoch, next.assigned), (5, held(T, &[(0, 5)])));
     }
 
     #[test]
