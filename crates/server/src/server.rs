@@ -99,7 +99,7 @@ impl Server {
         let clock = Clock::start();
         let opened = recover(broker.clone(), &disk, clock).await?;
         for note in &opened.report.notes {
-            tracing::info!("{note}");
+            tracing::warn!("{note}");
         }
 
         let fatal = Arc::new(Fatal::new(on_failure));

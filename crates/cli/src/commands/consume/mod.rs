@@ -135,6 +135,8 @@ fn consumer(
     let mut all = vec![
         ("isolation.level", args.isolation.name()),
         ("enable.partition.eof", "true"),
+        // A bit that flipped on disk is an error here, not a record.
+        ("check.crcs", "true"),
         ("enable.auto.offset.store", "false"),
     ];
     all.extend_from_slice(forced);
