@@ -24,7 +24,7 @@ pub struct History {
     pub unique: BTreeMap<(Place, String), i64>,
     /// The largest high watermark that anybody was told.
     pub high_watermark: BTreeMap<Place, i64>,
-    /// The newest generation that a member of the group was told.
+    /// The newest generation in which a member of the group was given its assignment.
     pub generation: BTreeMap<String, i32>,
     pub owners: BTreeMap<(String, i32, Place), String>,
     /// The largest offset whose commit was acknowledged.
@@ -116,13 +116,13 @@ impl History {
         }
     }
 
-    pub fn joined(&mut self, group: &str, generation: i32) -> Result<(), Violation> {
+    /// A member was given its assignment in a generation.
+    pub fn synced(&mut self, group: &str, generation: i32) {
         let newest = self
             .generation
             .entry(group.to_owned())
             .or_insert(generation);
         *newest = (*newest).max(generation);
-        Ok(())
     }
 
     /// An offset commit was accepted. `newer_at_send`: the group's newest generation that anybody

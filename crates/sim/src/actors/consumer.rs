@@ -119,7 +119,6 @@ impl Consumer {
             }
         }
         self.generation = answer.generation_id;
-        context.history.joined(GROUP, answer.generation_id)?;
         let mut assignments = Vec::new();
         if answer.leader == self.member {
             // Partition p to member p mod n: the assignment is a list of partition numbers.
@@ -153,6 +152,9 @@ impl Consumer {
         if !self.still_member(context, answer.error_code) {
             return Ok(());
         }
+        // Not when it was joined: a generation is persisted by its leader's SyncGroup, and one
+        // that a crash takes back before that never gave anybody anything.
+        context.history.synced(GROUP, self.generation);
         self.positions.clear();
         for partition in &answer.assignment {
             let partition = i32::from(*partition);
