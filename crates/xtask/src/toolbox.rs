@@ -45,6 +45,23 @@ pub const MAKE: Program = Program {
     packages: &["make"],
 };
 
+/// A program that is not here and cannot be installed; whether that fails a run or skips a part of
+/// it is the caller's choice.
+#[derive(Debug)]
+pub struct Missing(String);
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "missing, and only root can apt-get install here: {}",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for Missing {}
+
 /// Installs the programs that are missing.
 pub fn need(programs: &[&Program]) -> Result<()> {
     let missing = programs.iter().filter(|p| !process::installed(p.name));
@@ -58,7 +75,7 @@ pub fn need(programs: &[&Program]) -> Result<()> {
 fn install(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if !process::installed("apt-get") || !rustix::process::geteuid().is_root() {
-        bail!("missing, and only root can install it with apt-get here: {list}");
+        bail!(Missing(list));
     }
     println!("installing with apt-get: {list}");
     apt_get(&["update"])?;
@@ -138,7 +155,8 @@ pub fn jars() -> Result<PathBuf> {
     let dir = conformance_dir().join("jars");
     once(&dir, &pom, || {
         let mut mvn = Command::new("mvn");
-        mvn.args(["--quiet", "--batch-mode", "--file"]).arg(&pom);
+        mvn.args(["--quiet", "--batch-mode", "-Dstyle.color=never", "--file"])
+            .arg(&pom);
         mvn.args(["dependency:copy-dependencies", "-DincludeScope=runtime"]);
         mvn.arg(format!("-DoutputDirectory={}", dir.display()));
         process::run(&mut mvn, DOWNLOAD_LIMIT)
