@@ -12,6 +12,7 @@
 
 pub mod descriptors;
 pub mod lock;
+pub mod settled;
 
 use crate::limits;
 use descriptors::Descriptors;

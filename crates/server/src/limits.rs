@@ -70,6 +70,10 @@ pub const WRITE_AT_SLICES: usize = 1024;
 /// Threads for long read-only disk work: timestamp lookups, compaction.
 pub const READER_THREADS: usize = 2;
 
+/// From so many entries of the data directory on, recovery syncs the file system once instead of
+/// each partition's files. With fewer, what others have left unsynced there would cost more.
+pub const SETTLE_ENTRIES_MIN: usize = 64;
+
 /// How long a clean shutdown may take before the process gives up waiting.
 pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(30);
 

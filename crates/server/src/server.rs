@@ -14,11 +14,13 @@ use crate::commit::{self, Commit, Completions};
 use crate::core::Core;
 use crate::disk::RealDisk;
 use crate::disk::lock::{DirectoryLock, LockError};
+use crate::disk::settled::SettledDisk;
 use crate::fatal::{Failure, Fatal, OnFailure};
 use crate::figures::ServerFigures;
 use crate::limits;
 use crate::listener::{BindError, Bound, Connections, Settings, bind};
 use oncelog_broker::{Input, OpenError, OpenReport, Opened};
+use oncelog_commitlog::Disk;
 use oncelog_coordinator::cluster::{BrokerConfig, Listener};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
@@ -267,7 +269,12 @@ async fn recover(
         .map_err(io::Error::from)?;
     let (on_thread, path) = (disk.clone(), disk.root().to_owned());
     let opened = tokio::task::spawn_blocking(move || {
-        oncelog_broker::open(config, &*on_thread, clock.now(), u64::from_ne_bytes(seed))
+        let (disk, seed) = (&*on_thread, u64::from_ne_bytes(seed));
+        if disk.list("")?.len() < limits::SETTLE_ENTRIES_MIN {
+            return oncelog_broker::open(config, disk, clock.now(), seed);
+        }
+        let settled = SettledDisk::settle(disk)?;
+        oncelog_broker::open(config, &settled, clock.now(), seed)
     });
     match opened.await {
         Ok(opened) => opened.map_err(|error| StartError::Open { path, error }),
