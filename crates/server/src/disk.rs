@@ -55,6 +55,28 @@ impl RealDisk {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    /// Has every file read from the device again, not from the page cache.
+    ///
+    /// After a write-back that failed, Linux keeps the bytes in the page cache and calls them
+    /// clean: they read well, a sync of them succeeds, and they are on no disk. What is still to
+    /// be written is not dropped; sync first.
+    pub fn forget_cached(&self) -> io::Result<()> {
+        let mut directories = vec![self.root.clone()];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory)? {
+                let entry = entry?;
+                let kind = entry.file_type()?;
+                if kind.is_dir() {
+                    directories.push(entry.path());
+                } else if kind.is_file() {
+                    let file = File::open(entry.path())?;
+                    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The path of a name, for messages.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)

@@ -5,11 +5,12 @@
 //! an embedded one closes its connections and keeps the reason for its owner.
 
 use crate::disk::RealDisk;
+use crate::disk::lock::DirectoryLock;
 use oncelog_commitlog::Disk;
 use rustix::io::Errno;
 use std::io;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{OnceLock, Weak};
 use tokio::sync::Notify;
 
 /// Exit codes, as in sysexits.h.
@@ -32,15 +33,19 @@ pub enum OnFailure {
 
 pub struct Fatal {
     mode: OnFailure,
+    /// Weak: the directory is free when its owner lets go, whoever still looks at this.
+    lock: Weak<DirectoryLock>,
     failed: AtomicBool,
     first: OnceLock<Failure>,
     changed: Notify,
 }
 
 impl Fatal {
-    pub fn new(mode: OnFailure) -> Fatal {
+    /// `lock`: is told of failures of the disk.
+    pub fn new(mode: OnFailure, lock: Weak<DirectoryLock>) -> Fatal {
         Fatal {
             mode,
+            lock,
             failed: AtomicBool::new(false),
             first: OnceLock::new(),
             changed: Notify::new(),
@@ -53,6 +58,12 @@ impl Fatal {
             return; // the first one says why; what follows from it does not matter
         }
         tracing::error!("{}", failure.message);
+        if failure.exit_code == EXIT_IO
+            && let Some(lock) = self.lock.upgrade()
+            && let Err(error) = lock.note_disk_failure(true)
+        {
+            tracing::error!("noting that in the data directory failed too: {error}");
+        }
         if self.mode == OnFailure::ExitProcess {
             std::process::exit(failure.exit_code);
         }

@@ -76,7 +76,7 @@ pub struct RunningServer {
     figures: Arc<ServerFigures>,
     tasks: JoinSet<()>,
     threads: Threads,
-    _lock: DirectoryLock,
+    _lock: Arc<DirectoryLock>,
 }
 
 impl Server {
@@ -99,12 +99,12 @@ impl Server {
         let path = PathBuf::from(&broker.log_dir);
         let (disk, lock) = open_directory(&path, files)?;
         let clock = Clock::start();
-        let opened = recover(broker.clone(), &disk, clock).await?;
+        let opened = recover(broker.clone(), &disk, &lock, clock).await?;
         for note in &opened.report.notes {
             tracing::warn!("{note}");
         }
 
-        let fatal = Arc::new(Fatal::new(on_failure));
+        let fatal = Arc::new(Fatal::new(on_failure, Arc::downgrade(&lock)));
         let (core, threads) = Threads::start(opened.broker, clock, disk.clone(), fatal)?;
         let budget = Budget::new(request_memory(&broker));
         let settings = settings(&broker, files);
@@ -248,7 +248,10 @@ fn serve_http(
     Ok(Some(address))
 }
 
-fn open_directory(path: &Path, files: u64) -> Result<(Arc<RealDisk>, DirectoryLock), StartError> {
+fn open_directory(
+    path: &Path,
+    files: u64,
+) -> Result<(Arc<RealDisk>, Arc<DirectoryLock>), StartError> {
     let unusable = |error| StartError::DataDirectory {
         path: path.to_owned(),
         error,
@@ -256,25 +259,35 @@ fn open_directory(path: &Path, files: u64) -> Result<(Arc<RealDisk>, DirectoryLo
     let cached = (files / limits::DESCRIPTOR_CACHE_SHARE) as usize;
     let disk = RealDisk::open(path, cached).map_err(unusable)?;
     let lock = DirectoryLock::acquire(disk.root())?;
-    Ok((Arc::new(disk), lock))
+    Ok((Arc::new(disk), Arc::new(lock)))
 }
 
 async fn recover(
     config: BrokerConfig,
     disk: &Arc<RealDisk>,
+    lock: &Arc<DirectoryLock>,
     clock: Clock,
 ) -> Result<Opened, StartError> {
     let mut seed = [0; 8];
     rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
         .map_err(io::Error::from)?;
-    let (on_thread, path) = (disk.clone(), disk.root().to_owned());
+    let (disk, lock, path) = (disk.clone(), lock.clone(), disk.root().to_owned());
     let opened = tokio::task::spawn_blocking(move || {
-        let (disk, seed) = (&*on_thread, u64::from_ne_bytes(seed));
-        if disk.list("")?.len() < limits::SETTLE_ENTRIES_MIN {
-            return oncelog_broker::open(config, disk, clock.now(), seed);
+        let (now, seed) = (clock.now(), u64::from_ne_bytes(seed));
+        let failed_before = lock.is_after_disk_failure();
+        if disk.list("")?.len() < limits::SETTLE_ENTRIES_MIN && !failed_before {
+            return oncelog_broker::open(config, &*disk, now, seed);
         }
-        let settled = SettledDisk::settle(disk)?;
-        oncelog_broker::open(config, &settled, clock.now(), seed)
+        let settled = SettledDisk::settle(&disk)?;
+        if failed_before {
+            tracing::warn!(
+                "the last broker here stopped because a write or sync failed, so that the page \
+                 cache may hold what the disk does not: everything is read from the disk again"
+            );
+            disk.forget_cached()?;
+            lock.note_disk_failure(false)?;
+        }
+        oncelog_broker::open(config, &settled, now, seed)
     });
     match opened.await {
         Ok(opened) => opened.map_err(|error| StartError::Open { path, error }),

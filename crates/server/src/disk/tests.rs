@@ -220,3 +220,20 @@ fn one_broker_for_each_directory() {
     drop(first);
     DirectoryLock::acquire(directory.path()).unwrap();
 }
+
+#[test]
+fn a_disk_failure_is_remembered_until_it_was_acted_upon() {
+    let (_directory, disk) = real(8);
+    let begin = || DirectoryLock::acquire(disk.root()).unwrap();
+    let first = begin();
+    assert!(!first.is_after_disk_failure());
+    first.note_disk_failure(true).unwrap();
+    drop(first);
+    assert!(begin().is_after_disk_failure());
+    let third = begin();
+    assert!(third.is_after_disk_failure(), "the second did nothing yet");
+    disk.forget_cached().unwrap();
+    third.note_disk_failure(false).unwrap();
+    drop(third);
+    assert!(!begin().is_after_disk_failure());
+}
