@@ -145,8 +145,13 @@ pub fn conformance_dir() -> PathBuf {
 }
 
 /// Whether `made` was made from the `source` file as it is now; if not, `make` makes it again.
-pub fn once(made: &Path, source: &Path, make: impl FnOnce() -> Result<()>) -> Result<()> {
+fn once(made: &Path, source: &Path, make: impl FnOnce() -> Result<()>) -> Result<()> {
     let now = std::fs::read(source).with_context(|| source.display().to_string())?;
+    once_from(made, &now, make)
+}
+
+/// The same for something that is made of anything that `now` tells apart.
+pub fn once_from(made: &Path, now: &[u8], make: impl FnOnce() -> Result<()>) -> Result<()> {
     let stamp = made.join(".made-from");
     if std::fs::read(&stamp).is_ok_and(|then| then == now) {
         return Ok(());

@@ -58,7 +58,7 @@ fn built() -> Result<Vec<(String, PathBuf)>> {
     toolbox::need(&[&toolbox::MAKE, &toolbox::GCC])?;
     toolbox::need_headers(&[&toolbox::ZLIB])?;
     let dir = toolbox::conformance_dir().join("rdkafka");
-    sources::copied("rdkafka", &dir, || {
+    sources::copied("rdkafka", "[workspace]", &dir, || {
         let manifest = dir.join("Cargo.toml");
         let text = std::fs::read_to_string(&manifest)?;
         Ok(std::fs::write(&manifest, format!("{text}\n[workspace]\n"))?)

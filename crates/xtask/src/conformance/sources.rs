@@ -11,10 +11,17 @@ use crate::cargo::cargo;
 use crate::{process, toolbox};
 
 /// Sees to it that `to` holds the sources of `krate` as Cargo.lock has it, and what `build` made of
-/// them.
-pub fn copied(krate: &str, to: &Path, build: impl FnOnce() -> Result<()>) -> Result<()> {
+/// them. Another `recipe` is another build.
+pub fn copied(
+    krate: &str,
+    recipe: &str,
+    to: &Path,
+    build: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let from = source_of(krate)?;
-    toolbox::once(to, &from.join("Cargo.toml"), || {
+    let mut made_from = std::fs::read(from.join("Cargo.toml"))?;
+    made_from.extend_from_slice(recipe.as_bytes());
+    toolbox::once_from(to, &made_from, || {
         let mut copy = Command::new("cp");
         copy.arg("-r").arg(from.join(".")).arg(to);
         process::run(&mut copy, Duration::from_secs(60))?;

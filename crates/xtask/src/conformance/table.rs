@@ -65,8 +65,7 @@ impl Row {
             suite,
             test: test.to_owned(),
             outcome,
-            // It becomes one line of a terminal, or one cell of a table.
-            why: why.split_whitespace().collect::<Vec<_>>().join(" "),
+            why: one_line(why),
         }
     }
 
@@ -88,6 +87,17 @@ impl Row {
     pub fn explains_itself(&self) -> bool {
         self.outcome == Outcome::Skip && self.suite == super::clients::SUITE
     }
+}
+
+/// What a test says, for one line of a terminal or one cell of a table.
+fn one_line(text: &str) -> String {
+    const LEN_MAX: usize = 300;
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.len() > LEN_MAX {
+        line.truncate(line.floor_char_boundary(LEN_MAX));
+        line.push_str("...");
+    }
+    line
 }
 
 /// Counts per suite, in the order in which the suites ran.
