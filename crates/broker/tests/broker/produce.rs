@@ -273,6 +273,8 @@ fn a_compacted_topic_takes_no_record_without_a_key_and_says_which() {
     let mut builder = BatchBuilder::new();
     builder.append(START_MS, Some(b"k"), Some(b"v"), &[]);
     builder.append(START_MS, None, Some(b"v"), &[]);
+    builder.append(START_MS, Some(b"k"), Some(b"v"), &[]);
+    builder.append(START_MS, None, Some(b"v"), &[]);
     let answer = produce(&mut host, &topic, 0, builder.build());
     assert_eq!(code(answer.error_code), ErrorCode::InvalidRecord);
     assert_eq!(answer.record_errors[0].batch_index, 1);
