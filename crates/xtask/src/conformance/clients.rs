@@ -33,7 +33,7 @@ pub fn run(target: &Target) -> Result<Vec<Row>> {
             Err(error) => rows.push(Row::new(SUITE, name, Outcome::Fail, &format!("{error:#}"))),
         }
     }
-    broker.stop()?;
+    rows.extend(broker.stop(SUITE)?);
     Ok(rows)
 }
 

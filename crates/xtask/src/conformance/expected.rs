@@ -2,7 +2,9 @@
 //!
 //! A line is `suite | test | outcome | reason`; a test without a line has to pass. An outcome that
 //! differs is a failure in both directions, so a line that no longer holds has to go. `unsteady`
-//! stands for pass or fail: a race within the test itself, which the reason has to show.
+//! stands for pass or fail: a race within the test itself, which the reason has to show. After `fail`
+//! may stand a part of the words that the test fails with: it gets so far, and no failure before that
+//! is expected.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,6 +17,26 @@ pub struct Expected {
     pub outcome: Outcome,
     pub reason: String,
     unsteady: bool,
+    /// A part of what the test says when it fails.
+    words: String,
+}
+
+impl Expected {
+    fn parse(outcome: &str, reason: &str) -> Option<Expected> {
+        let (name, words) = outcome.split_once(' ').unwrap_or((outcome, ""));
+        let unsteady = name == "unsteady";
+        Some(Expected {
+            outcome: Outcome::named(if unsteady { "fail" } else { name })?,
+            reason: reason.to_owned(),
+            unsteady,
+            words: words.trim().to_owned(),
+        })
+    }
+
+    fn holds(&self, row: &Row) -> bool {
+        let as_said = row.outcome == self.outcome && row.why.contains(&self.words);
+        as_said || (self.unsteady && row.outcome == Outcome::Pass)
+    }
 }
 
 pub struct Expectations {
@@ -40,14 +62,8 @@ impl Expectations {
             if reason.is_empty() {
                 bail!("without a reason: {line}");
             }
-            let unsteady = outcome == "unsteady";
-            let named = if unsteady { "fail" } else { outcome };
-            let outcome = Outcome::named(named).with_context(|| format!("what outcome? {line}"))?;
-            let expected = Expected {
-                outcome,
-                reason: reason.to_owned(),
-                unsteady,
-            };
+            let expected = Expected::parse(outcome, reason);
+            let expected = expected.with_context(|| format!("what outcome? {line}"))?;
             if of
                 .insert((suite.to_owned(), test.to_owned()), expected)
                 .is_some()
@@ -68,12 +84,19 @@ impl Expectations {
         let mut differences = Vec::new();
         for row in rows {
             let expected = self.of(row.suite, &row.test);
-            let outcome = expected.map_or(Outcome::Pass, |expected| expected.outcome);
-            let steady = expected.is_none_or(|expected| !expected.unsteady);
-            let may_pass = !steady && row.outcome == Outcome::Pass;
-            if outcome != row.outcome && !may_pass && !row.explains_itself() {
-                let outcome = outcome.name();
-                differences.push(format!("expected {outcome}, but: {}", row.line()));
+            let holds = match expected {
+                Some(expected) => expected.holds(row),
+                None => row.outcome == Outcome::Pass || row.explains_itself(),
+            };
+            if !holds {
+                let (outcome, words) =
+                    expected.map_or(("pass", ""), |e| (e.outcome.name(), e.words.as_str()));
+                let words = if words.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({words})")
+                };
+                differences.push(format!("expected {outcome}{words}, but: {}", row.line()));
             }
         }
         for (suite, test) in self.of.keys() {
@@ -133,6 +156,15 @@ mod tests {
         check(text, &[("a", Outcome::Fail)], &[]);
         let want = "expected fail, but: skip s: a: why";
         check(text, &[("a", Outcome::Skip)], &[want]);
+    }
+
+    #[test]
+    fn a_failure_may_have_to_say_certain_words() {
+        let text = "s | a | fail why | reason";
+        check(text, &[("a", Outcome::Fail)], &[]);
+        let text = "s | a | fail other words | reason";
+        let want = "expected fail (other words), but: FAIL s: a: why";
+        check(text, &[("a", Outcome::Fail)], &[want]);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub fn run(target: &Target, expectations: &Expectations, only: &[String]) -> Res
             rows.push(row);
         }
     }
-    broker.stop()?;
+    rows.extend(broker.stop(SUITE)?);
     Ok(rows)
 }
 

@@ -1,12 +1,14 @@
 //! The broker that the suites run against: a new `oncelog` for each, one that runs already, or Apache
 //! Kafka.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 
+use super::table::{Outcome, Row};
 use crate::oncelog::Oncelog;
-use crate::{cargo, kafka, toolbox};
+use crate::{cargo, dump_log, kafka, toolbox};
+
+/// The rows of what Kafka's tool says of our files.
+pub const DUMP: &str = "DumpLogSegments";
 
 pub enum Target {
     Oncelog,
@@ -51,12 +53,27 @@ impl Broker {
         }
     }
 
-    /// Stops what was started. Oncelog has to shut down cleanly, and leaves its data directory.
-    pub fn stop(self) -> Result<Option<PathBuf>> {
-        match self {
-            Broker::Oncelog(oncelog) => oncelog.stop().map(Some),
-            Broker::Address(_) => Ok(None),
-            Broker::Kafka(_) => kafka::stop().map(|()| None),
-        }
+    /// Stops what was started. Oncelog has to shut down cleanly, and Kafka's DumpLogSegments reads
+    /// what `suite` has left of it on disk: the row for that.
+    pub fn stop(self, suite: &str) -> Result<Option<Row>> {
+        let oncelog = match self {
+            Broker::Address(_) => return Ok(None),
+            Broker::Kafka(_) => return kafka::stop().map(|()| None),
+            Broker::Oncelog(oncelog) => oncelog,
+        };
+        let found = dump_log::dump(&oncelog.stop()?)?;
+        println!("DumpLogSegments after {suite}: {}", found.line());
+        let outcome = match found.complaints.as_slice() {
+            [] if found.records > 0 => Outcome::Pass,
+            [] => Outcome::Vacuous,
+            _ => Outcome::Fail,
+        };
+        let complaint = found.complaints.first().map_or("", String::as_str);
+        Ok(Some(Row::new(
+            DUMP,
+            &format!("after {suite}"),
+            outcome,
+            complaint,
+        )))
     }
 }
