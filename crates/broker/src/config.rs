@@ -9,7 +9,10 @@ use oncelog_wire::records::TimestampType;
 pub(crate) fn of_topic(cluster: &Cluster, config: &BrokerConfig, name: &str) -> PartitionConfig {
     let topic = cluster.topic_config(config, name);
     PartitionConfig {
-        compression: TargetCompression::Producer,
+        compression: match topic.compression_type {
+            Some(codec) => TargetCompression::Codec(codec),
+            None => TargetCompression::Producer,
+        },
         timestamp_type: match topic.message_timestamp_type {
             cluster::TimestampType::CreateTime => TimestampType::CreateTime,
             cluster::TimestampType::LogAppendTime => TimestampType::LogAppendTime,

@@ -16,7 +16,7 @@
 
 use crate::partition::{Completes, Partition, Work};
 use crate::producers::{BatchEntry, ProducerBatch, Verdict};
-use crate::rejection::{RecordError, Rejection};
+use crate::rejection::{RECORD_ERRORS_MAX, RecordError, Rejection};
 use crate::rewrite::Rewritten;
 use bytes::Bytes;
 use oncelog_wire::ErrorCode;
@@ -131,18 +131,10 @@ impl Partition {
     /// What Kafka's `LogValidator` checks of a client's batch, as far as it depends on the topic.
     fn check_content(&self, now: Now, batch: &ProducedBatch) -> Result<(), Rejection> {
         self.check_size(batch.size_bytes())?;
-        if let Some(index) = batch.first_without_key
-            && self.config.log.cleanup_compact
+        if self.config.log.cleanup_compact
+            && let Some(rejection) = keyless(batch)
         {
-            let message = "a compacted topic takes no record without a key";
-            return Err(Rejection {
-                code: ErrorCode::InvalidRecord,
-                message: format!("record {index}: {message}"),
-                record_errors: vec![RecordError {
-                    batch_index: index,
-                    message: message.to_owned(),
-                }],
-            });
+            return Err(rejection);
         }
         let has_timestamps = batch.min_timestamp != NO_TIMESTAMP;
         if has_timestamps && self.config.timestamp_type == TimestampType::CreateTime {
@@ -182,6 +174,25 @@ impl Partition {
         }
         Ok(())
     }
+}
+
+/// How a compacted topic refuses a batch: naming each record without a key, because a client fails
+/// those for what they are and the others for having been sent with them.
+fn keyless(batch: &ProducedBatch) -> Option<Rejection> {
+    let first = batch.without_key.first()?.start;
+    let message = "a compacted topic takes no record without a key";
+    let indexes = batch.without_key.iter().cloned().flatten();
+    Some(Rejection {
+        code: ErrorCode::InvalidRecord,
+        message: format!("record {first}: {message}"),
+        record_errors: indexes
+            .take(RECORD_ERRORS_MAX)
+            .map(|batch_index| RecordError {
+                batch_index,
+                message: message.to_owned(),
+            })
+            .collect(),
+    })
 }
 
 fn assert_plain(batch: &Batch) {

@@ -2,6 +2,9 @@
 
 use oncelog_wire::ErrorCode;
 
+/// Records of one batch that an answer names as being at fault; a batch may hold millions.
+pub(crate) const RECORD_ERRORS_MAX: usize = 10_000;
+
 /// A refused append. Nothing was appended and no state changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {

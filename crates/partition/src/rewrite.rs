@@ -13,12 +13,12 @@
 use crate::config::{PartitionConfig, TargetCompression};
 use crate::rejection::Rejection;
 use bytes::Bytes;
+use oncelog_wire::ErrorCode;
 use oncelog_wire::clock::Now;
 use oncelog_wire::records::{
     Batch, BatchBuilder, BatchHeader, Compression, HEADER_LEN, NO_TIMESTAMP, ProducedBatch,
     TimestampType, patch,
 };
-use oncelog_wire::{ErrorCode, limits};
 
 /// A batch ready for the log: offsets and leader epoch still to be filled in.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ pub(crate) struct Rewritten {
 impl Rewritten {
     /// What `batch` becomes in a topic of this configuration.
     ///
-    /// Errors: CORRUPT_MESSAGE(2) if it had to be encoded anew and cannot be decoded.
+    /// Errors: MESSAGE_TOO_LARGE(10) if it had to be encoded anew and holds too much for that.
     pub(crate) fn for_topic(
         config: &PartitionConfig,
         now: Now,
@@ -85,9 +85,14 @@ impl Rewritten {
     }
 }
 
+/// What a batch may hold to be encoded anew, in bytes: all of it is in memory at once, while the
+/// broker waits. Kafka's clients send no more, by default, even with all their batches together.
+const RECOMPRESSED_BYTES_MAX: usize = 32 << 20;
+
 /// The same records, sequences and flags in another codec.
 fn recompress(batch: &ProducedBatch, codec: Compression) -> Result<Batch, Rejection> {
-    let corrupt = |error| Rejection::new(ErrorCode::CorruptMessage, format!("{error}"));
+    // It has been decoded once, under a larger limit, so nothing else can be wrong with it.
+    let too_large = |error| Rejection::new(ErrorCode::MessageTooLarge, format!("{error}"));
     let sent = Batch {
         header: batch.header,
         bytes: batch.bytes.clone(),
@@ -98,11 +103,9 @@ fn recompress(batch: &ProducedBatch, codec: Compression) -> Result<Batch, Reject
         header.producer_epoch,
         header.base_sequence,
     );
-    for record in sent
-        .records(limits::DECOMPRESSED_BYTES_MAX)
-        .map_err(corrupt)?
-    {
-        builder.append_record(&record.map_err(corrupt)?);
+    let records = sent.records(RECOMPRESSED_BYTES_MAX).map_err(too_large)?;
+    for record in records {
+        builder.append_record(&record.map_err(too_large)?);
     }
     Ok(Batch::parse(&builder.build()).expect("the builder makes whole batches"))
 }
@@ -181,6 +184,24 @@ mod tests {
         let config = PartitionConfig::default();
         let rewritten = Rewritten::for_topic(&config, NOW, &lying).unwrap();
         assert_eq!(stored(&rewritten).header.max_timestamp, 60_000);
+    }
+
+    #[test]
+    fn what_holds_too_much_is_not_encoded_anew() {
+        let mut builder = BatchBuilder::new().compression(Compression::Zstd);
+        for _ in 0..33 {
+            builder.append(1, None, Some(&[0; 1 << 20]), &[]);
+        }
+        let bomb = check_produced(&builder.build(), 9).unwrap();
+        let config = |compression| PartitionConfig {
+            compression,
+            ..Default::default()
+        };
+        let codec = TargetCompression::Codec(Compression::Lz4);
+        let refused = Rewritten::for_topic(&config(codec), NOW, &bomb).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::MessageTooLarge);
+        let as_sent = config(TargetCompression::Producer);
+        assert!(Rewritten::for_topic(&as_sent, NOW, &bomb).is_ok());
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub const SPLICE_BYTES_MIN: usize = 1024;
 /// with Kafka's default of 32 MiB for all unsent batches stays far below it.
 pub const DECOMPRESSED_BYTES_MAX: usize = 256 << 20;
 
+/// Runs of records without a key that are noted of one produced batch.
+pub const KEYLESS_RUNS_MAX: usize = 1024;
+
 /// Buffer through which a compressed batch is walked, in bytes.
 pub const DECOMPRESS_BUFFER_BYTES: usize = 16 << 10;
 

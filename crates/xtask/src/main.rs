@@ -2,6 +2,7 @@
 
 mod cargo;
 mod codegen;
+mod conformance;
 mod dump_log;
 mod kafka;
 mod mutants;
@@ -25,6 +26,8 @@ enum Command {
     Tidy,
     /// Run real clients against a broker.
     Smoke(smoke::Args),
+    /// Run the test suites of librdkafka and others against a broker.
+    Conformance(conformance::Args),
     /// Start or stop Apache Kafka, as a peer to compare with.
     Kafka(kafka::Args),
     /// Have Kafka's DumpLogSegments read a data directory; any complaint fails.
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Tidy => tidy::run(),
         Command::Smoke(args) => smoke::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
         Command::Kafka(args) => kafka::run(&args),
         Command::DumpLog(args) => dump_log::run(&args),
         Command::Mutants(args) => mutants::run(&args),

@@ -24,6 +24,11 @@ pub struct Oncelog {
 impl Oncelog {
     /// Starts `binary` with its data in `home`/data (removed first) and its output in `home`/log.
     pub fn start(binary: &Path, home: &Path) -> Result<Oncelog> {
+        Oncelog::start_with(binary, home, &[])
+    }
+
+    /// The same with broker settings, each `key=value`.
+    pub fn start_with(binary: &Path, home: &Path, settings: &[&str]) -> Result<Oncelog> {
         ensure!(binary.exists(), "{} has not been built", binary.display());
         if home.exists() {
             std::fs::remove_dir_all(home)?;
@@ -41,6 +46,9 @@ impl Oncelog {
             .arg("--set")
             .arg(format!("listeners=PLAINTEXT://{address}"));
         command.args(["--set", "http.listener="]);
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

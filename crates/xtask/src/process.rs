@@ -4,9 +4,11 @@
 //! one is up, it is killed with everything that it started. Deliberately no retries: a step that
 //! fails has failed.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -61,6 +63,20 @@ pub fn run_lines(
     Ok(wait_until(&mut child, deadline)?.success())
 }
 
+/// Runs `command` with all that it prints in the file `log`, and says how it ended; `None` if it was
+/// killed, with everything that it started, because `limit` had passed.
+pub fn run_logged(
+    command: &mut Command,
+    log: &Path,
+    limit: Duration,
+) -> Result<Option<ExitStatus>> {
+    let output = File::create(log).with_context(|| log.display().to_string())?;
+    command.stdin(Stdio::null());
+    command.stdout(output.try_clone()?).stderr(output);
+    let mut child = spawn(command)?;
+    ended_by(&mut child, Instant::now() + limit)
+}
+
 /// What `command` prints on standard output; fails unless it exits with 0.
 pub fn output(command: &mut Command) -> Result<String> {
     let output = command
@@ -99,14 +115,19 @@ pub fn stop(child: &mut Child, patience: Duration) -> Result<bool> {
     }
 }
 
-fn wait_until(child: &mut Child, deadline: Instant) -> Result<std::process::ExitStatus> {
+fn wait_until(child: &mut Child, deadline: Instant) -> Result<ExitStatus> {
+    ended_by(child, deadline)?.context("killed: it was not done in time")
+}
+
+/// How the child ended; `None` if it had not by the deadline and was killed.
+fn ended_by(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>> {
     loop {
         if let Some(status) = child.try_wait()? {
-            return Ok(status);
+            return Ok(Some(status));
         }
         if Instant::now() > deadline {
             kill_tree(child)?;
-            bail!("killed: it was not done in time");
+            return Ok(None);
         }
         std::thread::sleep(Duration::from_millis(20));
     }

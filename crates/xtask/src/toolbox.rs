@@ -5,7 +5,7 @@
 //! is an error that says what to install; the caller decides whether that is a skip.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -45,6 +45,38 @@ pub const MAKE: Program = Program {
     packages: &["make"],
 };
 
+pub const GCC: Program = Program {
+    name: "gcc",
+    packages: &["gcc", "libc6-dev"],
+};
+pub const GPP: Program = Program {
+    name: "g++",
+    packages: &["g++"],
+};
+
+/// A library to build against, known by a header.
+pub struct Header {
+    pub name: &'static str,
+    pub package: &'static str,
+}
+
+pub const ZLIB: Header = Header {
+    name: "zlib.h",
+    package: "zlib1g-dev",
+};
+pub const OPENSSL: Header = Header {
+    name: "openssl/ssl.h",
+    package: "libssl-dev",
+};
+pub const ZSTD: Header = Header {
+    name: "zstd.h",
+    package: "libzstd-dev",
+};
+pub const RAPIDJSON: Header = Header {
+    name: "rapidjson/document.h",
+    package: "rapidjson-dev",
+};
+
 /// A program that is not here and cannot be installed; whether that fails a run or skips a part of
 /// it is the caller's choice.
 #[derive(Debug)]
@@ -70,6 +102,23 @@ pub fn need(programs: &[&Program]) -> Result<()> {
         return Ok(());
     }
     install(&packages)
+}
+
+/// Installs the libraries whose headers the compiler does not find; wants `GPP`.
+pub fn need_headers(headers: &[&Header]) -> Result<()> {
+    let missing = headers.iter().filter(|header| !has_header(header.name));
+    let packages: Vec<&str> = missing.map(|header| header.package).collect();
+    if packages.is_empty() {
+        return Ok(());
+    }
+    install(&packages)
+}
+
+fn has_header(name: &str) -> bool {
+    let mut compiler = Command::new("g++");
+    compiler.args(["-fsyntax-only", "-include", name, "-x", "c++", "/dev/null"]);
+    let outcome = compiler.stderr(Stdio::null()).status();
+    outcome.is_ok_and(|status| status.success())
 }
 
 fn install(packages: &[&str]) -> Result<()> {
@@ -98,6 +147,11 @@ pub fn conformance_dir() -> PathBuf {
 /// Whether `made` was made from the `source` file as it is now; if not, `make` makes it again.
 fn once(made: &Path, source: &Path, make: impl FnOnce() -> Result<()>) -> Result<()> {
     let now = std::fs::read(source).with_context(|| source.display().to_string())?;
+    once_from(made, &now, make)
+}
+
+/// The same for something that is made of anything that `now` tells apart.
+pub fn once_from(made: &Path, now: &[u8], make: impl FnOnce() -> Result<()>) -> Result<()> {
     let stamp = made.join(".made-from");
     if std::fs::read(&stamp).is_ok_and(|then| then == now) {
         return Ok(());

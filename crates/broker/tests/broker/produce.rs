@@ -273,10 +273,26 @@ fn a_compacted_topic_takes_no_record_without_a_key_and_says_which() {
     let mut builder = BatchBuilder::new();
     builder.append(START_MS, Some(b"k"), Some(b"v"), &[]);
     builder.append(START_MS, None, Some(b"v"), &[]);
+    builder.append(START_MS, Some(b"k"), Some(b"v"), &[]);
+    builder.append(START_MS, None, Some(b"v"), &[]);
     let answer = produce(&mut host, &topic, 0, builder.build());
     assert_eq!(code(answer.error_code), ErrorCode::InvalidRecord);
-    assert_eq!(answer.record_errors[0].batch_index, 1);
+    let at_fault: Vec<i32> = answer.record_errors.iter().map(|r| r.batch_index).collect();
+    assert_eq!(at_fault, [1, 3]);
     assert!(answer.error_message.is_some());
+}
+
+#[test]
+fn a_topic_with_a_codec_stores_everything_in_it() {
+    let mut host = start(&[]);
+    let topic = Topic::with(&mut host, "t", 1, &[("compression.type", "lz4")]);
+    let mut builder = BatchBuilder::new().compression(Compression::Gzip);
+    builder.append(START_MS, Some(b"k"), Some(b"v"), &[]);
+    let answer = produce(&mut host, &topic, 0, builder.build());
+    assert_eq!(code(answer.error_code), ErrorCode::None);
+    let fetched = host.ask(12, fetch_request(&topic, 12, &[(0, 0)]));
+    let header = BatchHeader::parse(&record_bytes(parts(&fetched)[0])).unwrap();
+    assert_eq!(header.compression(), Ok(Compression::Lz4));
 }
 
 #[test]

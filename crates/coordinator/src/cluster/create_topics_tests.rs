@@ -183,7 +183,7 @@ fn refusals() {
         ),
         (with_config("a", &[("nope", Some("x"))]), InvalidConfig),
         (
-            with_config("a", &[("compression.type", Some("gzip"))]),
+            with_config("a", &[("compression.type", Some("none"))]),
             InvalidConfig,
         ),
     ] {

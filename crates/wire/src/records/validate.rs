@@ -12,6 +12,8 @@
 //! facts that those checks need are part of [`ProducedBatch`]) or on its state (sequences and
 //! epochs). `partition` checks both.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::header::{NO_TIMESTAMP, check_crc};
@@ -31,8 +33,9 @@ pub struct ProducedBatch {
     pub max_timestamp: i64,
     /// The smallest timestamp among the records that have one, else [`NO_TIMESTAMP`].
     pub min_timestamp: i64,
-    /// Index of the first record without a key, which a compacted topic refuses.
-    pub first_without_key: Option<i32>,
+    /// Which records have no key, as runs of indexes; a compacted topic refuses them, each by its
+    /// index. After [`limits::KEYLESS_RUNS_MAX`] runs no more are noted.
+    pub without_key: Vec<Range<i32>>,
 }
 
 impl ProducedBatch {
@@ -49,7 +52,18 @@ impl ProducedBatch {
 struct Facts {
     max_timestamp: i64,
     min_timestamp: i64,
-    first_without_key: Option<i32>,
+    without_key: Vec<Range<i32>>,
+}
+
+impl Facts {
+    fn note_keyless(&mut self, index: i32) {
+        let runs = self.without_key.len();
+        match self.without_key.last_mut() {
+            Some(run) if run.end == index => run.end += 1,
+            _ if runs < limits::KEYLESS_RUNS_MAX => self.without_key.push(index..index + 1),
+            _ => {}
+        }
+    }
 }
 
 /// The code and the words that the client is told.
@@ -80,7 +94,7 @@ pub(crate) fn check_produced_within(
         compression,
         max_timestamp: facts.max_timestamp,
         min_timestamp: facts.min_timestamp,
-        first_without_key: facts.first_without_key,
+        without_key: facts.without_key,
     })
 }
 
@@ -180,7 +194,7 @@ fn walk(source: &mut impl Source, header: &BatchHeader) -> Result<Facts, Refusal
     let mut facts = Facts {
         max_timestamp: NO_TIMESTAMP,
         min_timestamp: NO_TIMESTAMP,
-        first_without_key: None,
+        without_key: Vec::new(),
     };
     for index in 0..header.records_count {
         let layout = scan(source, |_, _| {}).map_err(|what| {
@@ -197,7 +211,7 @@ fn walk(source: &mut impl Source, header: &BatchHeader) -> Result<Facts, Refusal
             )));
         }
         if layout.key.is_none() {
-            facts.first_without_key.get_or_insert(index);
+            facts.note_keyless(index);
         }
         let timestamp = header.base_timestamp.wrapping_add(layout.timestamp_delta);
         facts.max_timestamp = facts.max_timestamp.max(timestamp);

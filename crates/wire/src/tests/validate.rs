@@ -1,5 +1,7 @@
 //! What a produced batch is refused for, and with which code.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::ErrorCode;
@@ -139,7 +141,7 @@ fn zstd_needs_version_7() {
 
 #[test]
 fn facts_for_a_topics_own_checks() {
-    let check = |records: &[(i64, Option<&[u8]>)], expected| {
+    let check = |records: &[(i64, Option<&[u8]>)], expected: (i64, i64, Vec<Range<i32>>)| {
         let bytes = batch(|b| {
             for (timestamp, key) in records {
                 b.append(*timestamp, *key, None, &[]);
@@ -149,23 +151,27 @@ fn facts_for_a_topics_own_checks() {
         let found = (
             passed.min_timestamp,
             passed.max_timestamp,
-            passed.first_without_key,
+            passed.without_key,
         );
         assert_eq!(found, expected);
     };
     check(
         &[(5, Some(b"")), (9, Some(b"k")), (7, Some(b"k"))],
-        (5, 9, None),
+        (5, 9, vec![]),
     );
-    check(&[(5, Some(b"")), (9, None), (3, None)], (3, 9, Some(1)));
-    check(&[(NO_TIMESTAMP, None), (8, None)], (8, 8, Some(0)));
+    check(&[(5, Some(b"")), (9, None), (3, None)], (3, 9, vec![1..3]));
+    check(
+        &[(5, None), (6, Some(b"k")), (7, None)],
+        (5, 7, vec![0..1, 2..3]),
+    );
+    check(&[(NO_TIMESTAMP, None), (8, None)], (8, 8, vec![0..2]));
     check(
         &[(NO_TIMESTAMP, None)],
-        (NO_TIMESTAMP, NO_TIMESTAMP, Some(0)),
+        (NO_TIMESTAMP, NO_TIMESTAMP, vec![0..1]),
     );
     check(
         &[(-70, None), (NO_TIMESTAMP, None)],
-        (-70, NO_TIMESTAMP, Some(0)),
+        (-70, NO_TIMESTAMP, vec![0..2]),
     );
     // The header's own word about the maximum is not believed.
     let liar = altered(&good(), 35, &i64::MAX.to_be_bytes());

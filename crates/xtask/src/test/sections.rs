@@ -12,7 +12,7 @@ use super::{Section, World};
 use crate::cargo::{build_release, cargo, release_binary};
 use crate::smoke::{Client, smoke};
 use crate::tally::Tally;
-use crate::{codegen, dump_log, mutants, process, tidy, toolbox};
+use crate::{codegen, conformance, dump_log, mutants, process, tidy, toolbox};
 
 pub const SECTIONS: &[Section] = &[
     Section {
@@ -94,6 +94,11 @@ pub const SECTIONS: &[Section] = &[
         name: "client-rdkafka",
         about: "the rdkafka crate",
         run: |w| client(w, Client::Rdkafka),
+    },
+    Section {
+        name: "librdkafka",
+        about: "the short part of librdkafka's own test suite",
+        run: |_| conformance::short(),
     },
     Section {
         name: "shutdown",

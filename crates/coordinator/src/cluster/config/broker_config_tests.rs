@@ -148,11 +148,7 @@ fn refusals() {
             "security.inter.broker.protocol",
             "TLS",
         ),
-        (
-            "compression.type=lz4",
-            "compression.type",
-            "as the producer sent them",
-        ),
+        ("compression.type=none", "compression.type", "uncompressed"),
         ("log.dirs=/a,/b", "log.dirs", "several directories"),
         ("broker.id=1\nnode.id=2", "broker.id", "node.id is 2"),
         ("http.listener=nowhere", "http.listener", "http://host:port"),

@@ -5,7 +5,7 @@
 
 use super::definition::{ConfigDef, ConfigType, Valid};
 use super::topic_keys::{
-    AS_SENT, GZIP_LEVELS, LZ4_LEVELS, MAX_LONG, POLICIES, SEGMENT_BYTES_MIN, TIMESTAMP_TYPES,
+    CODECS, GZIP_LEVELS, LZ4_LEVELS, MAX_LONG, POLICIES, SEGMENT_BYTES_MIN, TIMESTAMP_TYPES,
     ZSTD_LEVELS,
 };
 
@@ -39,13 +39,13 @@ pub const BROKER_KEYS: &[ConfigDef] = &[
     unset("broker.rack", String, Any,
         "Where this broker stands, told to clients that prefer what is near."),
     key("compression.gzip.level", Int, "-1", GZIP_LEVELS,
-        "The default of the topic configuration of the same name. Has no effect here: batches are kept as sent.").cluster_wide(),
+        "The default of the topic configuration of the same name. Has no effect here: the codec's usual level is taken.").cluster_wide(),
     key("compression.lz4.level", Int, "9", LZ4_LEVELS,
-        "The default of the topic configuration of the same name. Has no effect here: batches are kept as sent.").cluster_wide(),
-    key("compression.type", String, "producer", AS_SENT,
-        "The default of the topic configuration of the same name: batches are kept in the codec that they came in.").cluster_wide(),
+        "The default of the topic configuration of the same name. Has no effect here: the codec's usual level is taken.").cluster_wide(),
+    key("compression.type", String, "producer", OneOf(CODECS),
+        "The default of the topic configuration of the same name: the codec of stored batches.").cluster_wide(),
     key("compression.zstd.level", Int, "3", ZSTD_LEVELS,
-        "The default of the topic configuration of the same name. Has no effect here: batches are kept as sent.").cluster_wide(),
+        "The default of the topic configuration of the same name. Has no effect here: the codec's usual level is taken.").cluster_wide(),
     key("connections.max.idle.ms", Long, "600000", Any,
         "A connection on which nothing happens for so long is closed."),
     key("default.replication.factor", Int, "1", Between(1, 32_767),

@@ -4,7 +4,7 @@
 //! they stand here, first the dynamic ones, then those of the broker's file, then the default.
 //!
 //! Differs from Kafka: `flush.messages` is 1 (every batch is on disk before it is acknowledged),
-//! and values that would need batches to be rewritten or stored elsewhere are refused.
+//! and values that would need batches to be stored elsewhere are refused.
 
 use super::definition::{ConfigDef, ConfigType, Valid};
 
@@ -56,10 +56,8 @@ pub(super) const POLICIES: &[&str] = &["compact", "delete"];
 pub(super) const TIMESTAMP_TYPES: &[&str] = &["CreateTime", "LogAppendTime"];
 /// Segments below this would be all overhead.
 pub(super) const SEGMENT_BYTES_MIN: i64 = 1_048_576;
-pub(super) const AS_SENT: Valid = Only(
-    &["producer"],
-    "batches are kept as the producer sent them, and recompressing them is not implemented",
-);
+/// `producer` keeps each batch in the codec that it came in.
+pub(super) const CODECS: &[&str] = &["uncompressed", "gzip", "snappy", "lz4", "zstd", "producer"];
 pub(super) const GZIP_LEVELS: Valid = Between(-1, 9);
 pub(super) const LZ4_LEVELS: Valid = Between(1, 17);
 pub(super) const ZSTD_LEVELS: Valid = Between(-131_072, 22);
@@ -71,13 +69,13 @@ pub const TOPIC_KEYS: &[TopicKey] = &[
     key("cleanup.policy", List, "delete", EachOf(POLICIES), &[same("log.cleanup.policy")],
         "What happens to old segments: `delete` drops them by time and size, `compact` keeps the newest record of each key; both may be named, and an empty list keeps everything."),
     key("compression.gzip.level", Int, "-1", GZIP_LEVELS, &[same("compression.gzip.level")],
-        "The gzip level for batches that the broker compresses. Has no effect here: batches are kept as sent."),
+        "The gzip level for batches that the broker compresses. Has no effect here: the codec's usual level is taken."),
     key("compression.lz4.level", Int, "9", LZ4_LEVELS, &[same("compression.lz4.level")],
-        "The lz4 level for batches that the broker compresses. Has no effect here: batches are kept as sent."),
-    key("compression.type", String, "producer", AS_SENT, &[same("compression.type")],
-        "The codec of stored batches. Only `producer`, which keeps each batch in the codec that it came in, is supported."),
+        "The lz4 level for batches that the broker compresses. Has no effect here: the codec's usual level is taken."),
+    key("compression.type", String, "producer", OneOf(CODECS), &[same("compression.type")],
+        "The codec of stored batches. `producer` keeps each batch in the codec that it came in; otherwise a batch in another codec is compressed anew, which costs the broker time."),
     key("compression.zstd.level", Int, "3", ZSTD_LEVELS, &[same("compression.zstd.level")],
-        "The zstd level for batches that the broker compresses. Has no effect here: batches are kept as sent."),
+        "The zstd level for batches that the broker compresses. Has no effect here: the codec's usual level is taken."),
     key("delete.retention.ms", Long, "86400000", AtLeast(0), &[same("log.cleaner.delete.retention.ms")],
         "How long compaction keeps a tombstone (a record without a value), so that a reader from the start still learns of the deletion."),
     key("file.delete.delay.ms", Long, "60000", AtLeast(0), &[same("log.segment.delete.delay.ms")],

@@ -1,0 +1,469 @@
+//! librdkafka's own test suite, from the sources that the crate `rdkafka-sys` in Cargo.lock carries.
+//!
+//! One process per test number, because a test that hangs takes its whole process along; a number
+//! may stand for several tests. Never the suite's quick mode, which leaves most of a test out and
+//! says PASSED all the same. Tests that need no broker (those flagged as local, and those against
+//! librdkafka's own mock cluster) say nothing about ours and are not run.
+//!
+//! Of a few tests parts cannot pass here, and the first part that fails ends the test: these run with
+//! one process per part, so that the other parts count.
+//!
+//! Some tests call Kafka's command line tools; they find them in a directory that looks like a Kafka
+//! distribution and is made of the jars that the other suites use.
+
+mod build;
+mod output;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use super::expected::Expectations;
+use super::table::{Outcome, Row};
+use super::target::Target;
+use crate::{process, toolbox};
+
+pub const SUITE: &str = "librdkafka";
+pub const SUITE_CONSUMER: &str = "librdkafka, group.protocol=consumer";
+
+/// A number's tests together. The runner has a limit per test of its own; this is for when it hangs.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// What the suite takes for granted: four partitions, and Kafka's default wait for a first
+/// generation, by which two consumers that start together get one assignment and not two.
+const BROKER: [&str; 2] = ["num.partitions=4", "group.initial.rebalance.delay.ms=3000"];
+
+/// The quick half of the tests, which takes two minutes, for every change.
+pub const SHORT: &[&str] = &[
+    "0001", "0002", "0003", "0005", "0007", "0008", "0011", "0012", "0013", "0017", "0018", "0022",
+    "0029", "0030", "0031", "0034", "0035", "0036", "0040", "0041", "0042", "0044", "0048", "0054",
+    "0056", "0057", "0059", "0060", "0063", "0064", "0065", "0067", "0070", "0073", "0082", "0085",
+    "0090", "0099", "0102", "0107", "0111", "0112", "0118", "0127", "0130", "0140",
+];
+
+/// Run part by part; the parts are the functions that begin a sub-test.
+const IN_PARTS: [&str; 1] = ["0081_admin"];
+
+/// One entry of the suite's table of tests.
+#[derive(Clone, Debug, PartialEq)]
+struct Test {
+    name: String,
+    /// What it wants of the broker: `default` (topics are made on demand) or `noautocreate`.
+    scenario: String,
+    needs_broker: bool,
+    /// The suite leaves it out unless it is asked for such tests.
+    known_issue: bool,
+    /// It joins consumer groups, so that there are two protocols to try it with.
+    subscribes: bool,
+}
+
+impl Test {
+    fn number(&self) -> &str {
+        self.name.split('_').next().unwrap_or_default()
+    }
+}
+
+/// What one process runs: the tests of a number, or one part of a test.
+struct Job {
+    tests: Vec<Test>,
+    part: Option<String>,
+}
+
+impl Job {
+    fn number(&self) -> &str {
+        self.tests.first().map_or("", Test::number)
+    }
+
+    /// What the row of `test` is called.
+    fn name(&self, test: &Test) -> String {
+        match &self.part {
+            Some(part) => format!("{}/{part}", test.name),
+            None => test.name.clone(),
+        }
+    }
+}
+
+/// What to run of the suite, and how.
+pub struct Run<'a> {
+    pub target: &'a Target,
+    pub expectations: &'a Expectations,
+    /// Run only tests whose names start with one of these; all if there are none.
+    pub only: &'a [String],
+    /// Processes at a time.
+    pub jobs: usize,
+    pub consumer_protocol: bool,
+}
+
+impl Run<'_> {
+    fn suite(&self) -> &'static str {
+        if self.consumer_protocol {
+            SUITE_CONSUMER
+        } else {
+            SUITE
+        }
+    }
+
+    fn wants(&self, test: &Test) -> bool {
+        let named =
+            self.only.is_empty() || self.only.iter().any(|only| test.name.starts_with(only));
+        named && test.needs_broker && (test.subscribes || !self.consumer_protocol)
+    }
+
+    /// Runs the tests, against a broker of its own for each scenario.
+    pub fn run(&self) -> Result<Vec<Row>> {
+        let sources = build::built()?;
+        let kafka_home = kafka_home()?;
+        let mut tests = listed(&sources.join("tests"))?;
+        tests.retain(|test| self.wants(test));
+        let mut rows = Vec::new();
+        for (scenario, auto_create) in [("default", true), ("noautocreate", false)] {
+            let of_scenario = tests.iter().filter(|test| test.scenario.contains(scenario));
+            let of_scenario: Vec<Test> = of_scenario.cloned().collect();
+            let mut jobs = jobs(&sources.join("tests"), of_scenario)?;
+            for job in &mut jobs {
+                rows.extend(self.take_omitted(job));
+            }
+            jobs.retain(|job| !job.tests.is_empty());
+            if jobs.is_empty() {
+                continue;
+            }
+            if scenario != "default" && !self.target.takes_settings() {
+                rows.extend(self.out_of_reach(&jobs, scenario));
+                continue;
+            }
+            let auto_create = format!("auto.create.topics.enable={auto_create}");
+            let broker = self.target.start(&[BROKER[0], BROKER[1], &auto_create])?;
+            let logs = toolbox::conformance_dir().join("librdkafka-logs").join(
+                if self.consumer_protocol {
+                    "consumer"
+                } else {
+                    "classic"
+                },
+            );
+            std::fs::create_dir_all(&logs)?;
+            let world = World {
+                tests: sources.join("tests"),
+                kafka_home: kafka_home.clone(),
+                logs,
+                scenario,
+                bootstrap: broker.bootstrap(),
+                suite: self.suite(),
+                consumer_protocol: self.consumer_protocol,
+            };
+            rows.extend(world.run_all(jobs, self.jobs)?);
+            rows.extend(broker.stop(&format!("{}, {scenario}", self.suite()))?);
+        }
+        Ok(rows)
+    }
+
+    fn out_of_reach(&self, jobs: &[Job], scenario: &str) -> Vec<Row> {
+        let why = format!("wants a broker set up as `{scenario}`, and this one runs already");
+        let names = jobs
+            .iter()
+            .flat_map(|job| job.tests.iter().map(|test| job.name(test)));
+        names
+            .map(|name| Row::new(self.suite(), &name, Outcome::Skip, &why))
+            .collect()
+    }
+
+    /// Takes out of `job` what is not to run, as the file of expectations says; the rows for that.
+    fn take_omitted(&self, job: &mut Job) -> Vec<Row> {
+        let mut rows = Vec::new();
+        let mut stay = Vec::new();
+        for test in std::mem::take(&mut job.tests) {
+            let name = job.name(&test);
+            match self.expectations.of(self.suite(), &name) {
+                Some(expected) if expected.outcome == Outcome::Omit => {
+                    let reason = &expected.reason;
+                    rows.push(Row::new(self.suite(), &name, Outcome::Omit, reason));
+                }
+                _ => stay.push(test),
+            }
+        }
+        job.tests = stay;
+        rows
+    }
+}
+
+/// The processes to run, in order of the tests' numbers.
+fn jobs(dir: &Path, tests: Vec<Test>) -> Result<Vec<Job>> {
+    let mut jobs = Vec::new();
+    let mut numbers: BTreeMap<String, Vec<Test>> = BTreeMap::new();
+    for test in tests {
+        if IN_PARTS.contains(&test.name.as_str()) {
+            for part in parts(dir, test.number())? {
+                jobs.push(Job {
+                    tests: vec![test.clone()],
+                    part: Some(part),
+                });
+            }
+        } else {
+            let number = test.number().to_owned();
+            numbers.entry(number).or_default().push(test);
+        }
+    }
+    let whole = numbers.into_values().map(|tests| Job { tests, part: None });
+    jobs.extend(whole);
+    jobs.sort_by(|a, b| a.number().cmp(b.number()));
+    Ok(jobs)
+}
+
+/// What the processes of one scenario share.
+struct World {
+    tests: PathBuf,
+    kafka_home: PathBuf,
+    logs: PathBuf,
+    scenario: &'static str,
+    bootstrap: String,
+    suite: &'static str,
+    consumer_protocol: bool,
+}
+
+impl World {
+    fn run_all(&self, jobs: Vec<Job>, at_a_time: usize) -> Result<Vec<Row>> {
+        let conf = self.logs.join("test.conf");
+        let settings = format!(
+            "metadata.broker.list={}\ntest.topic.random=true\ntest.timeout.multiplier=2\n",
+            self.bootstrap
+        );
+        std::fs::write(&conf, settings)?;
+        let waiting = Mutex::new(VecDeque::from(jobs));
+        let run_some = || -> Result<Vec<Row>> {
+            let mut rows = Vec::new();
+            loop {
+                let next = waiting.lock().ok().and_then(|mut queue| queue.pop_front());
+                let Some(job) = next else {
+                    return Ok(rows);
+                };
+                rows.extend(self.run_job(&job, &conf)?);
+            }
+        };
+        std::thread::scope(|scope| {
+            let runs: Vec<_> = (0..at_a_time.max(1))
+                .map(|_| scope.spawn(run_some))
+                .collect();
+            let mut rows = Vec::new();
+            for run in runs {
+                let done = run
+                    .join()
+                    .map_err(|_| anyhow!("a thread of the run panicked"))?;
+                rows.extend(done?);
+            }
+            Ok(rows)
+        })
+    }
+
+    /// Runs one process, and says what became of each of its tests.
+    fn run_job(&self, job: &Job, conf: &Path) -> Result<Vec<Row>> {
+        let part = job
+            .part
+            .as_deref()
+            .map_or(String::new(), |part| format!("-{part}"));
+        let log = format!("{}{part}-{}.log", job.number(), self.scenario);
+        let log = self.logs.join(log);
+        let report = log.with_extension("json");
+        if report.exists() {
+            std::fs::remove_file(&report)?;
+        }
+        let mut runner = self.runner(job, conf);
+        runner.env("TEST_REPORT", &report);
+        let started = Instant::now();
+        let ended = process::run_logged(&mut runner, &log, LIMIT)?;
+        let took = started.elapsed();
+        let said = std::fs::read(&log).with_context(|| log.display().to_string())?;
+        let said = output::without_colours(&String::from_utf8_lossy(&said));
+        let states = std::fs::read_to_string(&report).unwrap_or_default();
+        let mut rows = Vec::new();
+        for test in &job.tests {
+            let (mut outcome, mut why) =
+                output::outcome(&test.name, &states, &said, ended.is_some());
+            if outcome == Outcome::Pass && job.part.is_some() && !said.contains(": PASS (") {
+                outcome = Outcome::Vacuous;
+                why = "the test has no such part".to_owned();
+            }
+            let row = Row::new(self.suite, &job.name(test), outcome, &why);
+            println!("{} ({:.0} s)", row.line(), took.as_secs_f32());
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    fn runner(&self, job: &Job, conf: &Path) -> Command {
+        let library = |name: &str| self.tests.join("..").join(name).display().to_string();
+        let libraries = format!("{}:{}", library("src"), library("src-cpp"));
+        let mut runner = Command::new("./test-runner");
+        runner.current_dir(&self.tests);
+        runner.args(["-L", "-p1", "-V", KAFKA_VERSION, "-s", self.scenario]);
+        if job.tests.iter().any(|test| test.known_issue) {
+            runner.arg("-k");
+        }
+        runner.env("LD_LIBRARY_PATH", libraries);
+        runner.env("TESTS", job.number());
+        runner.env("RDKAFKA_TEST_CONF", conf);
+        runner.env("BROKERS", &self.bootstrap);
+        runner.env("KAFKA_PATH", &self.kafka_home);
+        // With it the suite leaves some tests out.
+        runner.env_remove("CI");
+        if let Some(part) = &job.part {
+            // Sub-tests are called FUNCTION:LINE.
+            runner.env("SUBTESTS", format!("{part}:"));
+        }
+        if self.consumer_protocol {
+            runner.env("TEST_CONSUMER_GROUP_PROTOCOL", "consumer");
+        }
+        runner
+    }
+}
+
+/// What the tests are told that the broker is.
+pub const KAFKA_VERSION: &str = "4.3.1";
+
+/// The tests that the suite's table names.
+fn listed(dir: &Path) -> Result<Vec<Test>> {
+    let table = std::fs::read_to_string(dir.join("test.c"))?;
+    let mut tests = parse_table(&table)?;
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let is_source = name.ends_with(".c") || name.ends_with(".cpp");
+        if is_source && std::fs::read_to_string(&path)?.contains("subscribe(") {
+            let number = name.split('-').next().unwrap_or_default();
+            for test in tests.iter_mut().filter(|test| test.number() == number) {
+                test.subscribes = true;
+            }
+        }
+    }
+    Ok(tests)
+}
+
+/// The functions of a test's source that begin a sub-test.
+fn parts(dir: &Path, number: &str) -> Result<Vec<String>> {
+    let mut parts = Vec::new();
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if name.ends_with(".c") && name.starts_with(&format!("{number}-")) {
+            parts.extend(parse_parts(&std::fs::read_to_string(&path)?));
+        }
+    }
+    ensure!(!parts.is_empty(), "test {number} has no parts");
+    Ok(parts)
+}
+
+fn parse_parts(source: &str) -> Vec<String> {
+    let mut parts: Vec<String> = Vec::new();
+    let mut function = "";
+    for line in source.lines() {
+        let indented = line.starts_with(char::is_whitespace);
+        if let Some((name, _)) = line.split_once('(').filter(|_| !indented) {
+            function = name.rsplit(' ').next().unwrap_or_default();
+        }
+        let begins = ["SUB_TEST(", "SUB_TEST_QUICK("];
+        let begins = begins
+            .iter()
+            .any(|begin| line.trim_start().starts_with(begin));
+        if begins && parts.last().is_none_or(|part| part != function) {
+            parts.push(function.to_owned());
+        }
+    }
+    parts
+}
+
+/// Entries look like `_TEST(0107_topic_recreate, FLAGS, ..., .scenario = "noautocreate")`.
+fn parse_table(text: &str) -> Result<Vec<Test>> {
+    let start = text
+        .find("struct test tests[] = {")
+        .context("test.c has no table of tests")?;
+    let table = &text[start..];
+    let table = &table[..table.find("{NULL}").context("its table does not end")?];
+    let entries = table.split("_TEST(").skip(1);
+    let tests = entries.map(|entry| {
+        let name = entry.split([',', ')']).next().unwrap_or_default().trim();
+        let scenario = entry.split(".scenario = \"").nth(1);
+        let scenario = scenario.and_then(|rest| rest.split('"').next());
+        let local = ["TEST_F_LOCAL", "TEST_F_MANUAL"]
+            .iter()
+            .any(|flag| entry.contains(flag));
+        Test {
+            name: name.to_owned(),
+            scenario: scenario.unwrap_or("default").to_owned(),
+            needs_broker: !local && !name.contains("_mock"),
+            // Not the flags for other systems, whose names go on.
+            known_issue: ["TEST_F_KNOWN_ISSUE,", "TEST_F_KNOWN_ISSUE)"]
+                .iter()
+                .any(|flag| entry.contains(flag)),
+            subscribes: false,
+        }
+    });
+    Ok(tests.collect())
+}
+
+/// A directory laid out as Kafka's distribution is, as far as the tests look into it.
+fn kafka_home() -> Result<PathBuf> {
+    let jars = toolbox::jars()?;
+    let home = toolbox::conformance_dir().join("kafka-home");
+    if home.exists() {
+        std::fs::remove_dir_all(&home)?;
+    }
+    std::fs::create_dir_all(&home)?;
+    std::os::unix::fs::symlink(jars, home.join("libs"))?;
+    let bin = crate::root().join("conformance/librdkafka/bin");
+    std::os::unix::fs::symlink(bin, home.join("bin"))?;
+    Ok(home)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_table_of_tests_is_read() {
+        let table = r#"struct test tests[] = {
+            _TEST(0000_unit, TEST_F_LOCAL, _THRES(.ucpu = 1)),
+            _TEST(0028_long, TEST_F_KNOWN_ISSUE, .extra = "x"),
+            _TEST(0055_latency, TEST_F_KNOWN_ISSUE_WIN32),
+            _TEST(0107_recreate, 0, .scenario = "noautocreate"),
+            _TEST(0139_validation_mock, 0),
+            {NULL}};"#;
+        let tests = super::parse_table(table).unwrap();
+        let seen: Vec<_> = tests
+            .iter()
+            .map(|t| {
+                (
+                    t.name.as_str(),
+                    t.needs_broker,
+                    t.known_issue,
+                    t.scenario.as_str(),
+                )
+            })
+            .collect();
+        let want = [
+            ("0000_unit", false, false, "default"),
+            ("0028_long", true, true, "default"),
+            ("0055_latency", true, false, "default"),
+            ("0107_recreate", true, false, "noautocreate"),
+            ("0139_validation_mock", false, false, "default"),
+        ];
+        assert_eq!(seen, want);
+        assert!(super::parse_table("int main;").is_err());
+    }
+
+    #[test]
+    fn the_parts_of_a_test_are_its_functions_with_a_sub_test() {
+        let source = "static void do_a(const char *what,\n                 int x) {\n        \
+                      call(x);\n        SUB_TEST_QUICK(\"%s\", what);\n        \
+                      SUB_TEST_SKIP(\"no\");\n}\nstatic void\nother(int y) {\n}\n\
+                      do_b(void) {\n        SUB_TEST();\n        SUB_TEST_PASS();\n}\n";
+        assert_eq!(super::parse_parts(source), ["do_a", "do_b"]);
+    }
+}
