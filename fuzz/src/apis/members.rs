@@ -176,11 +176,8 @@ impl World {
                 name: name_of(topic),
                 partitions: vec![OffsetDeleteRequestPartition {
                     partition_index: partition,
-
                 }],
-
             }],
-
         };
         let answer: OffsetDeleteResponse = self.host().ask(0, request);
         if there {
