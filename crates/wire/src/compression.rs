@@ -4,6 +4,7 @@
 //! will come out. Levels and thread pools are deliberately not here: batches are stored as sent,
 //! and what this crate compresses are internal records and tests.
 
+mod lz4;
 mod snappy;
 
 use std::io::{self, Read, Write};
@@ -135,7 +136,7 @@ impl Compression {
             Compression::None => Box::new(data),
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(data)),
             Compression::Snappy => Box::new(snappy::Reader::new(data)),
-            Compression::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(data)),
+            Compression::Lz4 => lz4::reader(data),
             Compression::Zstd => {
                 let mut decoder =
                     zstd::stream::read::Decoder::with_buffer(data).map_err(|_| self.corrupt())?;

@@ -1,50 +1,19 @@
 //! No frame, whatever is in it, makes decoding allocate more than its budget.
 //!
 //! One test in one binary, because the allocator counts for the whole process.
-#![allow(unsafe_code)] // a global allocator cannot be had without
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+mod counting;
 
 use bytes::Bytes;
+use counting::peak_of;
 use oncelog_wire::{ApiKey, Reader, RequestBody, ResponseBody, limits};
 
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
-        PEAK.fetch_max(live, Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Relaxed);
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// Bytes that decoding held at most, beyond the frame.
-fn peak_of(api: ApiKey, version: i16, frame: &Bytes) -> usize {
-    let mut most = 0;
-    for request in [true, false] {
-        let before = LIVE.load(Relaxed);
-        PEAK.store(before, Relaxed);
-        let r = &mut Reader::new(frame.clone());
-        if request {
-            let _ = RequestBody::decode(api, version, r);
-        } else {
-            let _ = ResponseBody::decode(api, version, r);
-        }
-        most = most.max(PEAK.load(Relaxed) - before);
-    }
-    most
+fn peak_of_decoding(api: ApiKey, version: i16, frame: &Bytes) -> usize {
+    let reader = || Reader::new(frame.clone());
+    let (_, request) = peak_of(|| RequestBody::decode(api, version, &mut reader()));
+    let (_, response) = peak_of(|| ResponseBody::decode(api, version, &mut reader()));
+    request.max(response)
 }
 
 fn for_every_version(mut check: impl FnMut(ApiKey, i16)) {
@@ -69,7 +38,7 @@ fn decoding_stays_within_its_budget() {
             let len = random() % 200;
             let mask = [0xff, 0x0f, 0x01][(random() % 3) as usize];
             let frame: Bytes = (0..len).map(|_| random() as u8 & mask).collect();
-            let peak = peak_of(api, version, &frame);
+            let peak = peak_of_decoding(api, version, &frame);
             assert!(
                 peak <= 64 << 10,
                 "{} v{version}: {peak} bytes for {frame:?}",
@@ -77,7 +46,7 @@ fn decoding_stays_within_its_budget() {
             );
         }
         for fill in [0x7f, 0xff, 0x80] {
-            let peak = peak_of(api, version, &vec![fill; 64].into());
+            let peak = peak_of_decoding(api, version, &vec![fill; 64].into());
             assert!(
                 peak <= 64 << 10,
                 "{} v{version}: {peak} bytes for {fill:#x}",
@@ -102,7 +71,7 @@ fn decoding_stays_within_its_budget() {
 fn check_large(frame: &Bytes) {
     let limit = limits::decode_budget(frame.len());
     for_every_version(|api, version| {
-        let peak = peak_of(api, version, frame);
+        let peak = peak_of_decoding(api, version, frame);
         assert!(
             peak <= limit,
             "{} v{version}: {peak} bytes of {limit}",

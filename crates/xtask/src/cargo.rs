@@ -1,6 +1,7 @@
 //! Calling cargo: one release build for everything that is run, so that librdkafka and the
 //! dependencies are compiled once for it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -15,9 +16,12 @@ const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 /// The packages whose release binaries the suites run.
 const RELEASE: [&str; 3] = ["oncelog", "oncelog-sim", "rdkafka-smoke"];
 
+pub fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
 pub fn cargo(args: &[&str]) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
+    let mut command = Command::new(program());
     command.args(args).current_dir(crate::root());
     command
 }
@@ -56,4 +60,11 @@ fn target_dir() -> Result<PathBuf> {
     Ok(PathBuf::from(
         dir.context("target_directory in cargo metadata")?,
     ))
+}
+
+/// The triple that the compiler makes programs for if nobody says otherwise.
+pub fn host() -> Result<String> {
+    let said = process::output(Command::new("rustc").arg("-vV"))?;
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("`rustc -vV` names its host")?.to_owned())
 }

@@ -4,6 +4,7 @@ mod cargo;
 mod codegen;
 mod conformance;
 mod dump_log;
+mod fuzz;
 mod kafka;
 mod mutants;
 mod oncelog;
@@ -34,6 +35,8 @@ enum Command {
     DumpLog(dump_log::Args),
     /// Plant known bugs and demand that the simulator finds each of them.
     Mutants(mutants::Args),
+    /// Feed the fuzz targets generated inputs; what fails is minimised and kept.
+    Fuzz(fuzz::Args),
     /// Generate crates/wire/src/messages from Kafka's schemas.
     Codegen(codegen::Args),
 }
@@ -47,6 +50,7 @@ fn main() -> anyhow::Result<()> {
         Command::Kafka(args) => kafka::run(&args),
         Command::DumpLog(args) => dump_log::run(&args),
         Command::Mutants(args) => mutants::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Codegen(args) => codegen::run(&args),
     }
 }

@@ -1,7 +1,8 @@
-//! What the suites need from outside: programs by apt-get, libraries by pip, npm and Maven.
+//! What the suites need from outside: programs by apt-get and cargo, libraries by pip, npm and Maven.
 //!
-//! Programs are installed only where they are missing and only as root; libraries are pinned by the
-//! files in conformance/ and go to target/conformance/, never to a global place. What cannot be had
+//! Programs of the system are installed only where they are missing and only as root; libraries are
+//! pinned by the files in conformance/ and go to target/conformance/, cargo's programs go to
+//! target/tools/, never to a global place. What cannot be had
 //! is an error that says what to install; the caller decides whether that is a skip.
 
 use std::path::{Path, PathBuf};
@@ -43,6 +44,10 @@ pub const PYTHON: Program = Program {
 pub const MAKE: Program = Program {
     name: "make",
     packages: &["make"],
+};
+pub const CXX: Program = Program {
+    name: "g++",
+    packages: &["g++"],
 };
 
 pub const GCC: Program = Program {
@@ -142,6 +147,22 @@ fn apt_get(args: &[&str]) -> Result<()> {
 
 pub fn conformance_dir() -> PathBuf {
     crate::root().join("target/conformance")
+}
+
+/// A program of crates.io in this version, compiled into target/tools.
+pub fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
+    let tools = crate::root().join("target/tools");
+    let program = tools.join("bin").join(name);
+    let stamp = tools.join(format!("bin/.{name}-version"));
+    if program.exists() && std::fs::read_to_string(&stamp).is_ok_and(|made| made == version) {
+        return Ok(program);
+    }
+    let mut install = crate::cargo::cargo(&["install", "--quiet", "--locked", "--force", name]);
+    install.args(["--version", version, "--root"]).arg(&tools);
+    install.arg("--target-dir").arg(tools.join("build"));
+    process::run(&mut install, DOWNLOAD_LIMIT)?;
+    std::fs::write(stamp, version)?;
+    Ok(program)
 }
 
 /// Whether `made` was made from the `source` file as it is now; if not, `make` makes it again.

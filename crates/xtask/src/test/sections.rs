@@ -12,7 +12,7 @@ use super::{Section, World};
 use crate::cargo::{build_release, cargo, release_binary};
 use crate::smoke::{Client, smoke};
 use crate::tally::Tally;
-use crate::{codegen, conformance, dump_log, mutants, process, tidy, toolbox};
+use crate::{codegen, conformance, dump_log, fuzz, mutants, process, tidy, toolbox};
 
 pub const SECTIONS: &[Section] = &[
     Section {
@@ -59,6 +59,11 @@ pub const SECTIONS: &[Section] = &[
         name: "mutants",
         about: "planted bugs, each of which the simulator must find",
         run: |_| passes(mutants::run_all),
+    },
+    Section {
+        name: "fuzz",
+        about: "every fuzz target for less than a minute",
+        run: |_| fuzz::short(),
     },
     Section {
         name: "demo",

@@ -1,0 +1,276 @@
+//! `cargo xtask fuzz`: runs the targets of fuzz/ with cargo-fuzz and libFuzzer, and says how far
+//! they got.
+//!
+//! cargo-fuzz builds them with the stable toolchain: coverage instrumentation needs no nightly. A
+//! sanitizer does (`--sanitizer address` asks the compiler for it all the same, and finds what
+//! unsafe code and C in the dependencies do). Everything lies in target/: cargo-fuzz in tools/, and
+//! in fuzz/TARGET/ the seeds (written by the target itself), the corpus (kept from run to run), what
+//! libFuzzer said last, and inputs that failed.
+
+mod outcome;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::tally::Tally;
+use crate::{cargo, process, toolbox};
+use outcome::Outcome;
+
+/// Pinned; what it builds with is in fuzz/Cargo.lock.
+const CARGO_FUZZ: &str = "0.13.2";
+
+const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
+/// On top of the time that a run was given: starting, the seeds, the last input.
+const GRACE: Duration = Duration::from_secs(120);
+const MINIMISE_SECONDS: u64 = 60;
+
+/// An input that takes longer is a finding: a client could send it.
+const INPUT_SECONDS_MAX: u32 = 10;
+/// A process that holds more is a finding.
+const RSS_MB_MAX: u32 = 2048;
+
+struct Target {
+    name: &'static str,
+    about: &'static str,
+    input_bytes_max: u32,
+    /// How long it runs in `cargo xtask test`.
+    test_seconds: u64,
+    /// In fuzz/.
+    dictionary: Option<&'static str>,
+}
+
+const TARGETS: &[Target] = &[
+    Target {
+        name: "wire",
+        about: "frames, headers and messages of every API and version",
+        input_bytes_max: 4096,
+        test_seconds: 40,
+        dictionary: None,
+    },
+    Target {
+        name: "batches",
+        about: "record batches, their codecs, and bombs",
+        input_bytes_max: 8192,
+        test_seconds: 40,
+        dictionary: None,
+    },
+    Target {
+        name: "recovery",
+        about: "partitions opened from damaged files",
+        input_bytes_max: 256,
+        test_seconds: 50,
+        dictionary: None,
+    },
+    Target {
+        name: "apis",
+        about: "sequences of requests against a model of the broker",
+        input_bytes_max: 512,
+        test_seconds: 50,
+        dictionary: None,
+    },
+    Target {
+        name: "config",
+        about: "configuration files and variables",
+        input_bytes_max: 1024,
+        test_seconds: 15,
+        dictionary: Some("config.dict"),
+    },
+];
+
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Sanitizer {
+    /// Fast, and all that this project's own code needs: it has no unsafe
+    None,
+    /// Bad memory accesses in dependencies too; half as fast
+    Address,
+}
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Which targets; all of them without it
+    targets: Vec<String>,
+    /// How long each target runs
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// How many targets run at the same time
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// Run this one input through the target instead, and show what happens
+    #[arg(long, value_name = "INPUT")]
+    replay: Option<PathBuf>,
+    #[arg(long, value_enum, default_value = "none")]
+    sanitizer: Sanitizer,
+    /// Only say what the targets are
+    #[arg(long)]
+    list: bool,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    if args.list {
+        for target in TARGETS {
+            println!("{:<10} {}", target.name, target.about);
+        }
+        return Ok(());
+    }
+    let targets = chosen(&args.targets)?;
+    if let Some(input) = &args.replay {
+        let [target] = targets[..] else {
+            bail!("--replay needs the one target that the input is for");
+        };
+        return replay(target, input, args.sanitizer);
+    }
+    let runs = targets.iter().map(|target| (*target, args.seconds));
+    let tally = fuzz(runs.collect(), args.jobs, args.sanitizer)?;
+    ensure!(tally.failed == 0, "{} targets failed", tally.failed);
+    Ok(())
+}
+
+/// What `cargo xtask test` runs: every target for less than a minute.
+pub fn short() -> Result<Tally> {
+    let runs = TARGETS.iter().map(|target| (target, target.test_seconds));
+    fuzz(runs.collect(), 2, Sanitizer::None)
+}
+
+fn chosen(names: &[String]) -> Result<Vec<&'static Target>> {
+    if names.is_empty() {
+        return Ok(TARGETS.iter().collect());
+    }
+    let find = |name: &String| {
+        let mut targets = TARGETS.iter();
+        let found = targets.find(|target| target.name == name);
+        found.with_context(|| format!("no target `{name}`; --list names them"))
+    };
+    names.iter().map(find).collect()
+}
+
+/// Runs each target for its time, up to `jobs` at once; the table of what came of it.
+fn fuzz(runs: Vec<(&'static Target, u64)>, jobs: usize, sanitizer: Sanitizer) -> Result<Tally> {
+    let binaries = build(sanitizer)?;
+    let waiting = Mutex::new(runs.iter().copied());
+    let done = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        let work = || {
+            // The lock is let go before the run begins.
+            while let Some((target, seconds)) = next(&waiting) {
+                println!("{}: {seconds} s", target.name);
+                let outcome = fuzz_one(&binaries, target, seconds);
+                let mut done = done.lock().expect("no run panics with the lock");
+                done.push((target, outcome));
+            }
+        };
+        for _ in 0..jobs.clamp(1, runs.len().max(1)) {
+            scope.spawn(work);
+        }
+    });
+    let done = done.into_inner().expect("no run panics with the lock");
+    let mut tally = Tally::default();
+    println!("{}", Outcome::HEAD);
+    for (target, outcome) in done {
+        let outcome = outcome.with_context(|| target.name)?;
+        println!("{}", outcome.line(target.name));
+        match outcome.failure(target.name) {
+            None => tally.passed += 1,
+            Some(failure) => {
+                println!("{failure}");
+                tally.fail(target.name, &failure);
+            }
+        }
+    }
+    Ok(tally)
+}
+
+fn next<T>(waiting: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
+    waiting.lock().expect("no run panics with the lock").next()
+}
+
+fn fuzz_one(binaries: &Path, target: &Target, seconds: u64) -> Result<Outcome> {
+    let binary = binaries.join(target.name);
+    let dir = crate::root().join("target/fuzz").join(target.name);
+    let [seeds, corpus, failed] = ["seeds", "corpus", "failed"].map(|name| dir.join(name));
+    if seeds.exists() {
+        std::fs::remove_dir_all(&seeds)?;
+    }
+    for dir in [&corpus, &failed] {
+        std::fs::create_dir_all(dir)?;
+    }
+    let mut write_seeds = Command::new(&binary);
+    write_seeds.env("ONCELOG_FUZZ_SEEDS", &seeds);
+    write_seeds.stderr(Stdio::null()); // which sanitizers libFuzzer does not find
+    process::run(&mut write_seeds, GRACE)?;
+
+    let mut fuzz = Command::new(&binary);
+    fuzz.arg(&corpus).arg(&seeds);
+    fuzz.arg(format!("-artifact_prefix={}/", failed.display()));
+    fuzz.arg(format!("-max_total_time={seconds}"));
+    fuzz.arg(format!("-max_len={}", target.input_bytes_max));
+    fuzz.arg(format!("-timeout={INPUT_SECONDS_MAX}"));
+    fuzz.arg(format!("-rss_limit_mb={RSS_MB_MAX}"));
+    fuzz.args(["-print_final_stats=1", "-report_slow_units=5"]);
+    if let Some(dictionary) = target.dictionary {
+        let file = crate::root().join("fuzz").join(dictionary);
+        fuzz.arg(format!("-dict={}", file.display()));
+    }
+    let said = dir.join("said");
+    fuzz.stderr(std::fs::File::create(&said)?);
+    let limit = Duration::from_secs(seconds) + GRACE;
+    let well = process::run_lines(&mut fuzz, limit, |line| println!("{line}"))?;
+    let text = String::from_utf8_lossy(&std::fs::read(&said)?).into_owned();
+    let mut outcome = Outcome::read(&text, well)?;
+    if let Some(input) = &outcome.input {
+        outcome.input = Some(minimised(&binary, input)?);
+    }
+    Ok(outcome)
+}
+
+/// A smaller input that fails too, if there is one; only for panics (the others take too long).
+fn minimised(binary: &Path, input: &Path) -> Result<PathBuf> {
+    let name = input.file_name().unwrap_or_default().to_string_lossy();
+    if !name.starts_with("crash-") {
+        return Ok(input.to_owned());
+    }
+    let smaller = input.with_file_name(format!("minimised-{name}"));
+    let mut minimise = Command::new(binary);
+    minimise.args(["-minimize_crash=1", "-runs=100000"]);
+    minimise.arg(format!("-max_total_time={MINIMISE_SECONDS}"));
+    minimise.arg(format!("-exact_artifact_path={}", smaller.display()));
+    minimise.arg(input).stderr(Stdio::null());
+    process::run_lines(&mut minimise, GRACE, |_| {})?;
+    Ok(if smaller.exists() {
+        smaller
+    } else {
+        input.to_owned()
+    })
+}
+
+fn replay(target: &Target, input: &Path, sanitizer: Sanitizer) -> Result<()> {
+    ensure!(input.is_file(), "{} is no file", input.display());
+    let mut command = Command::new(build(sanitizer)?.join(target.name));
+    command.arg(input).env("RUST_BACKTRACE", "1");
+    process::run(&mut command, GRACE)
+}
+
+/// Builds every target; the directory of their programs.
+fn build(sanitizer: Sanitizer) -> Result<PathBuf> {
+    toolbox::need(&[&toolbox::CXX])?;
+    let cargo_fuzz = toolbox::cargo_tool("cargo-fuzz", CARGO_FUZZ)?;
+    let (name, dir) = match sanitizer {
+        Sanitizer::None => ("none", "target/fuzz/build"),
+        Sanitizer::Address => ("address", "target/fuzz/build-address"),
+    };
+    let dir = crate::root().join(dir);
+    let mut build = Command::new(cargo_fuzz);
+    build.args(["fuzz", "build", "--sanitizer", name, "--target-dir"]);
+    build.arg(&dir).current_dir(crate::root());
+    // libFuzzer is C++.
+    build.env("CXX", toolbox::CXX.name);
+    build.env("CARGO", cargo::program());
+    if sanitizer == Sanitizer::Address {
+        build.env("RUSTC_BOOTSTRAP", "1");
+    }
+    process::run(&mut build, BUILD_LIMIT)?;
+    Ok(dir.join(cargo::host()?).join("release"))
+}
