@@ -65,6 +65,10 @@ pub const SEND_TURN_BYTES: usize = 8 << 20;
 /// wakes their tasks instead.
 pub const FLUSH_INLINE_MAX: usize = 16;
 
+/// Times that a connection hands requests to the core, one or many that may overlap, before others
+/// get their turn.
+pub const HAND_IN_TURNS: usize = 16;
+
 /// Frames read from one connection before others get their turn.
 pub const READ_TURN_READS: usize = 16;
 

@@ -66,7 +66,10 @@ pub async fn serve(
         budget,
     };
     while !connection.is_closed() {
-        reading.hand_in();
+        if reading.hand_in() {
+            tokio::task::yield_now().await;
+            continue;
+        }
         let mut wanted = None;
         if reading.may_read() {
             wanted = Some(Interest::READABLE);
@@ -169,9 +172,10 @@ impl Reading {
         }
     }
 
-    /// Hands complete requests to the core, as many as may be in flight.
-    fn hand_in(&mut self) {
-        loop {
+    /// Hands complete requests to the core, as many as may be in flight; whether it should go on
+    /// with more once others had their turn.
+    fn hand_in(&mut self) -> bool {
+        for _ in 0..limits::HAND_IN_TURNS {
             if self.refusal.is_some() && self.connection.requests_in_flight.load(SeqCst) == 0 {
                 let answer = self.refusal.take().expect("looked at above");
                 self.connection.requests_in_flight.fetch_add(1, SeqCst);
@@ -179,12 +183,13 @@ impl Reading {
                 self.connection.flush(&self.core.disk);
             }
             if self.refusal.is_some() || self.backlog.is_empty() || self.core.is_draining() {
-                return;
+                return false;
             }
             if !self.hand_in_some() {
-                return;
+                return false;
             }
         }
+        true
     }
 
     /// `false`: nothing could be handed in.
@@ -245,7 +250,9 @@ impl Reading {
                 Ok(_) => break,
                 Err(reason) => {
                     // What came whole before it is still handled.
-                    self.hand_in();
+                    while self.hand_in() {
+                        tokio::task::yield_now().await;
+                    }
                     self.connection.close(reason);
                     return;
                 }
