@@ -46,6 +46,9 @@ class Checks:
         else:
             print(f"ok {name} ({time.monotonic() - started:.1f} s)", flush=True)
 
+    def skip(self, name, reason):
+        print(f"skip {name}: {reason}", flush=True)
+
     def exit(self):
         sys.stdout.flush()
         sys.exit(1 if self.failed else 0)

@@ -53,6 +53,7 @@ final class Records {
         }
         checks.run("order-per-key", this::orderPerKey);
         checks.run("record-too-large", this::tooLarge);
+        checks.run("large-records", this::large);
         checks.run("compacted-topic-needs-keys", this::compactedNeedsKeys);
         checks.run("log-append-time", this::logAppendTime);
         checks.run("timestamp-bounds", this::timestampBounds);
@@ -222,6 +223,36 @@ final class Records {
         }
     }
 
+    /** Up to the limit, and a megabyte and more in a topic that takes it: read with any fetch size. */
+    private void large() throws Exception {
+        byte[] noise = new byte[6_000_000];
+        new Random(11).nextBytes(noise);
+        String usual = cluster.topic("usual", 1, Map.of());
+        String huge = cluster.topic("huge", 1, Map.of("max.message.bytes", "8000000"));
+        int overhead = 61 + 14; // of a batch, and of a record of this size in it
+        int limit = 1_048_588 - overhead;
+        try (var producer = producer(cluster, Map.of("max.request.size", "8000000"))) {
+            equal(producer.send(new ProducerRecord<>(usual, 0, null,
+                java.util.Arrays.copyOf(noise, limit))).get().offset(), 0L, "at the limit");
+            refused("a record just above the limit", RecordTooLargeException.class,
+                () -> producer.send(new ProducerRecord<>(usual, 0, null,
+                    java.util.Arrays.copyOf(noise, limit + 20))).get());
+            for (String codec : List.of("none", "zstd")) {
+                try (var other = producer(cluster, Map.of("max.request.size", "8000000",
+                    "compression.type", codec))) {
+                    other.send(new ProducerRecord<>(huge, 0, null, noise)).get();
+                }
+            }
+        }
+        equal(readAll(cluster, usual, 1, Map.of()).get(0).value().length, limit, "its length");
+        var small = Map.of("max.partition.fetch.bytes", "1000", "fetch.max.bytes", "1000");
+        var read = readAll(cluster, huge, 1, small);
+        equal(read.size(), 2, "records larger than a fetch may be");
+        for (var record : read) {
+            equal(record.value(), noise, "value");
+        }
+    }
+
     private void compactedNeedsKeys() throws Exception {
         String topic = cluster.topic("compacted", 1, Map.of("cleanup.policy", "compact"));
         try (var producer = producer(cluster, Map.of())) {
@@ -251,6 +282,14 @@ final class Records {
         equal(record.timestamp(), metadata.timestamp(), "the timestamp acknowledged");
         long late = record.timestamp() - before;
         isTrue(late >= -1000 && late < 60_000, "the timestamp is the broker's");
+        var part = new TopicPartition(topic, 0);
+        try (var consumer = consumer(cluster, Map.of())) {
+            var at = consumer.offsetsForTimes(Map.of(part, record.timestamp())).get(part);
+            equal(at.offset(), 0L, "found by the broker's time");
+            equal(at.timestamp(), record.timestamp(), "the time found");
+            var none = consumer.offsetsForTimes(Map.of(part, record.timestamp() + 1)).get(part);
+            equal(none, null, "after the broker's time");
+        }
     }
 
     private void timestampBounds() throws Exception {

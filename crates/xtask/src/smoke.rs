@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use crate::tally::Tally;
 use crate::{kafka, process, toolbox};
 
-/// A client's whole run. The slowest, Java, takes two minutes.
+/// A client's whole run. The slowest, Kafka's tools, takes two minutes.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
@@ -25,15 +25,18 @@ pub enum Client {
     Node,
     /// Kafka's own Java client
     Java,
+    /// Kafka's console tools, each a process of its own
+    Tools,
     /// The rdkafka crate
     Rdkafka,
 }
 
-pub const CLIENTS: [Client; 5] = [
+pub const CLIENTS: [Client; 6] = [
     Client::Python,
     Client::Confluent,
     Client::Node,
     Client::Java,
+    Client::Tools,
     Client::Rdkafka,
 ];
 
@@ -48,6 +51,9 @@ pub struct Args {
     /// Start this peer for the run, and stop it afterwards.
     #[arg(long, value_enum)]
     against: Option<Peer>,
+    /// The peer's port on 127.0.0.1; its controller takes the next one.
+    #[arg(long, default_value_t = kafka::PORT, requires = "against")]
+    port: u16,
     /// Leave the topics that the checks made.
     #[arg(long)]
     keep: bool,
@@ -62,7 +68,7 @@ enum Peer {
 pub fn run(args: &Args) -> Result<()> {
     let bootstrap = match (&args.bootstrap, args.against) {
         (Some(bootstrap), _) => bootstrap.clone(),
-        (None, _) => kafka::start(kafka::PORT, false, &[])?,
+        (None, _) => kafka::start(args.port, false, &[])?,
     };
     let mut whole = Tally::default();
     let mut outcome = Ok(());
@@ -118,14 +124,17 @@ fn prepare(client: Client) -> Result<Command> {
             node.arg(conformance.join("node/smoke_kafkajs.js"));
             Ok(node)
         }
-        Client::Java => {
-            let classes = toolbox::java_smoke()?;
-            let mut java = toolbox::java(Some(&classes), "ERROR", "256M")?;
-            java.arg("smoke.Smoke");
-            Ok(java)
-        }
+        Client::Java => java("smoke.Smoke"),
+        Client::Tools => java("smoke.Tools"),
         Client::Rdkafka => crate::cargo::release_binary("rdkafka-smoke").map(Command::new),
     }
+}
+
+fn java(main: &str) -> Result<Command> {
+    let classes = toolbox::java_smoke()?;
+    let mut java = toolbox::java(Some(&classes), "ERROR", "256M")?;
+    java.arg(main);
+    Ok(java)
 }
 
 fn python(script: &Path) -> Result<Command> {

@@ -91,6 +91,11 @@ pub const SECTIONS: &[Section] = &[
         run: |w| client(w, Client::Java),
     },
     Section {
+        name: "client-tools",
+        about: "Kafka's console tools",
+        run: |w| client(w, Client::Tools),
+    },
+    Section {
         name: "client-rdkafka",
         about: "the rdkafka crate",
         run: |w| client(w, Client::Rdkafka),
