@@ -55,6 +55,7 @@ final class Records {
         checks.run("record-too-large", this::tooLarge);
         checks.run("large-records", this::large);
         checks.run("compacted-topic-needs-keys", this::compactedNeedsKeys);
+        checks.run("compaction", this::compaction);
         checks.run("log-append-time", this::logAppendTime);
         checks.run("timestamp-bounds", this::timestampBounds);
         checks.run("offsets-by-time", this::offsetsByTime);
@@ -260,6 +261,40 @@ final class Records {
                 () -> producer.send(new ProducerRecord<>(topic, 0, null, bytes("v"))).get());
         }
         sendOne(topic, new ProducerRecord<>(topic, 0, bytes("k"), bytes("v")), 0);
+    }
+
+    /** Sealed segments lose what a later record of the same key replaces, whatever their codec. */
+    private void compaction() throws Exception {
+        String topic = cluster.topic("compaction", 1, Map.of("cleanup.policy", "compact",
+            "segment.ms", "300", "min.cleanable.dirty.ratio", "0.01"));
+        int sent = 0;
+        for (String codec : List.of("none", "gzip", "snappy", "lz4", "zstd", "none")) {
+            try (var producer = producer(cluster, Map.of("compression.type", codec))) {
+                for (int i = 0; i < 200; i++, sent++) {
+                    byte[] key = bytes("key " + i % 20);
+                    producer.send(new ProducerRecord<>(topic, 0, key, bytes("" + sent)));
+                }
+            }
+            Thread.sleep(400); // the next batch begins a segment
+        }
+        // The last segment is never compacted: of the first five rounds 20 keys are left at most.
+        int rounds = 1000;
+        long deadline = System.nanoTime() + 90_000_000_000L;
+        while (readAll(cluster, topic, 1, Map.of()).size() > sent - rounds + 20) {
+            isTrue(System.nanoTime() < deadline, "not compacted within 90 s");
+            Thread.sleep(500);
+        }
+        Map<String, Integer> last = new HashMap<>();
+        long before = -1;
+        for (var record : readAll(cluster, topic, 1, Map.of())) {
+            isTrue(record.offset() > before, "offsets rise");
+            equal((long) number(record), record.offset(), "a record keeps its offset");
+            before = record.offset();
+            last.put(new String(record.key(), StandardCharsets.UTF_8), number(record));
+        }
+        equal(last.size(), 20, "keys");
+        last.forEach((key, value) -> isTrue(value >= 1180, "the last value of " + key));
+        equal(before, 1199L, "the last offset");
     }
 
     private void sendOne(String topic, ProducerRecord<byte[], byte[]> record, long offset)

@@ -54,6 +54,9 @@ pub struct Args {
     /// The peer's port on 127.0.0.1; its controller takes the next one.
     #[arg(long, default_value_t = kafka::PORT, requires = "against")]
     port: u16,
+    /// Only checks with this in their name.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
     /// Leave the topics that the checks made.
     #[arg(long)]
     keep: bool,
@@ -76,7 +79,7 @@ pub fn run(args: &Args) -> Result<()> {
         .into_iter()
         .filter(|c| args.client.is_none_or(|only| only == *c))
     {
-        match smoke(client, &bootstrap, args.keep) {
+        match smoke_only(client, &bootstrap, args.keep, args.only.as_deref()) {
             Ok(tally) => whole += tally,
             Err(error) => outcome = Err(error),
         }
@@ -92,8 +95,15 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Runs one client's checks, showing them. `keep` leaves the topics that they made.
 pub fn smoke(client: Client, bootstrap: &str, keep: bool) -> Result<Tally> {
+    smoke_only(client, bootstrap, keep, None)
+}
+
+fn smoke_only(client: Client, bootstrap: &str, keep: bool, only: Option<&str>) -> Result<Tally> {
     let mut command = prepare(client)?;
     command.arg(bootstrap);
+    if let Some(only) = only {
+        command.env("ONCELOG_SMOKE_ONLY", only);
+    }
     if keep {
         command.env("ONCELOG_SMOKE_KEEP", "1");
     }
