@@ -3,6 +3,7 @@
 mod cargo;
 mod codegen;
 mod dump_log;
+mod hostile;
 mod kafka;
 mod mutants;
 mod oncelog;
@@ -29,6 +30,8 @@ enum Command {
     Kafka(kafka::Args),
     /// Have Kafka's DumpLogSegments read a data directory; any complaint fails.
     DumpLog(dump_log::Args),
+    /// Let clients that mean no good at a broker, a million connections of them.
+    Hostile(hostile::Args),
     /// Plant known bugs and demand that the simulator finds each of them.
     Mutants(mutants::Args),
     /// Generate crates/wire/src/messages from Kafka's schemas.
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Command::Smoke(args) => smoke::run(&args),
         Command::Kafka(args) => kafka::run(&args),
         Command::DumpLog(args) => dump_log::run(&args),
+        Command::Hostile(args) => hostile::run(&args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Codegen(args) => codegen::run(&args),
     }

@@ -1,7 +1,8 @@
 //! Clients that send what no client should, or take nothing of what they asked for. The broker
 //! stays up and within its memory, and the others are served.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -25,16 +26,58 @@ pub fn judge(broker: &mut Broker, what: &str, served: &Served, before: u64, may_
     let said = broker.said();
     assert!(!said.contains("panicked"), "{what}:\n{}", broker.tail());
     let grown = broker.peak().saturating_sub(before);
+    let metrics = Metrics::of(broker);
     say(&format!(
-        "{what}: memory grew by {} at most; others: {served}",
-        mib(grown)
+        "{what}:\n  memory grew by {} at most, {} is left of it; requests hold {} of {}, \
+         connections waited {} times for memory\n  others: {served}",
+        mib(grown),
+        mib(broker.resident().saturating_sub(before)),
+        mib(metrics.request_memory),
+        mib(metrics.request_memory_limit),
+        metrics.waits,
     ));
+    assert!(metrics.request_memory <= metrics.request_memory_limit + FRAME_MAX);
     assert!(served.longest() < OTHERS_WAIT_MAX, "{what}: {served}");
     assert!(grown < may_grow, "{what}: {}", mib(grown));
 }
 
+/// `socket.request.max.bytes` by default: one frame may be let past the limit.
+const FRAME_MAX: u64 = 100 << 20;
+
 /// Others are served; how fast is for a benchmark to say, on a machine that has nothing else to do.
 const OTHERS_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// What the broker says of its memory for requests.
+struct Metrics {
+    request_memory: u64,
+    request_memory_limit: u64,
+    waits: u64,
+}
+
+impl Metrics {
+    fn of(broker: &Broker) -> Metrics {
+        let said = broker.said();
+        let address = said.rsplit_once("http://").expect("HTTP is on").1;
+        let address = address.split_whitespace().next().unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let value = |name: &str| {
+            let mut lines = text.lines();
+            let found = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            found
+                .and_then(|value| value.parse().ok())
+                .unwrap_or_else(|| panic!("no {name} in {text}"))
+        };
+        Metrics {
+            request_memory: value("oncelog_request_memory_bytes"),
+            request_memory_limit: value("oncelog_request_memory_limit_bytes"),
+            waits: value("oncelog_request_memory_waits_total"),
+        }
+    }
+}
 
 /// Others, served while `attack` goes on.
 pub fn meanwhile<T: Send>(port: u16, attack: impl FnOnce() -> T + Send) -> (T, Served) {
@@ -61,7 +104,8 @@ impl Drop for SetOnDrop<'_> {
 
 /// A broker with a topic that has been used a little, and its memory then.
 pub fn used(settings: &[&str]) -> (Broker, u64) {
-    let broker = Broker::started(settings);
+    let http = ["http.listener=http://127.0.0.1:0"];
+    let broker = Broker::started(&[&http, settings].concat());
     let mut client = Client::connect(broker.port()).unwrap();
     client.create_topic("events", &[]);
     raw::bystander(broker.port(), "events", 50);

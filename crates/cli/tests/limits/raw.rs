@@ -40,11 +40,17 @@ impl Client {
         self.stream.write_all(&frame)
     }
 
-    pub fn receive(&mut self, api_key: ApiKey, version: i16) -> io::Result<ResponseBody> {
+    /// An answer's bytes, without their length.
+    pub fn receive_bytes(&mut self) -> io::Result<Vec<u8>> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
         let mut body = vec![0; u32::from_be_bytes(length) as usize];
         self.stream.read_exact(&mut body)?;
+        Ok(body)
+    }
+
+    pub fn receive(&mut self, api_key: ApiKey, version: i16) -> io::Result<ResponseBody> {
+        let body = self.receive_bytes()?;
         let (_, body) = frame::decode_response(body.into(), api_key, version)
             .map_err(|error| io::Error::other(error.to_string()))?;
         Ok(body)
