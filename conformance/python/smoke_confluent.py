@@ -5,6 +5,7 @@ consumer groups under both group protocols. It does not cover transactions.
 """
 
 import os
+import random
 import sys
 import threading
 import time
@@ -171,6 +172,151 @@ def too_large():
     name = topic("small", max_message_bytes="10000")
     call = lambda: send(name, [(0, None, b"x" * 20_000, [], 0)])
     refused(call, "MSG_SIZE_TOO_LARGE", "a record above max.message.bytes")
+
+
+def order_with_several_in_flight():
+    name = topic("order", partitions=3)
+    records = [(i % 3, b"k", b"%d" % i, [], 0) for i in range(5000)]
+    offsets = send(
+        name,
+        records,
+        enable_idempotence=True,
+        max_in_flight_requests_per_connection=5,
+        batch_num_messages=7,
+        linger_ms=1,
+    )
+    for p, messages in read_all(name, 3).items():
+        equal([int(m.value()) for m in messages], list(range(p, 5000, 3)), "order in the log")
+        equal(offsets[p::3], [m.offset() for m in messages], "acknowledged offsets")
+
+
+def large_record():
+    name = topic("huge", max_message_bytes="8000000")
+    value = random.Random(11).randbytes(6_000_000)
+    record = (0, None, value, [], 0)
+    equal(send(name, [record], message_max_bytes=8_000_000), [0], "offset of 6 MB")
+    [message] = read_all(name, fetch_message_max_bytes=1000)[0]
+    true(message.value() == value, "the value of a record that is larger than a fetch may be")
+
+
+def log_append_time():
+    name = topic("append-time", message_timestamp_type="LogAppendTime")
+    before = int(time.time() * 1000)
+    send(name, [(0, None, b"v", [], 1000)], compression_codec="lz4")
+    [message] = read_all(name)[0]
+    kind, timestamp = message.timestamp()
+    equal(kind, 2, "timestamp type (2 is LogAppendTime)")
+    true(before - 1000 <= timestamp <= before + 60_000, "the timestamp is the broker's")
+    part = TopicPartition(name, 0)
+    at = first(admin.list_offsets({part: OffsetSpec.for_timestamp(timestamp)}))
+    equal(at.offset, 0, "found by the broker's time")
+    at = first(admin.list_offsets({part: OffsetSpec.for_timestamp(timestamp + 1)}))
+    equal(at.offset, -1, "after the broker's time")
+
+
+def assigned_consumer(*parts, **config):
+    c = Consumer(
+        {
+            "bootstrap.servers": BOOTSTRAP,
+            "group.id": checks.name("assigned"),
+            "enable.auto.commit": False,
+            "topic.metadata.refresh.interval.ms": 500,
+            **config,
+        }
+    )
+    c.assign(list(parts))
+    return c
+
+
+def poll(consumer, count):
+    """The next `count` records in the order that they came."""
+    found, deadline = [], time.monotonic() + 30
+    while len(found) < count:
+        true(time.monotonic() < deadline, f"{len(found)} of {count} records within 30 s")
+        message = consumer.poll(0.5)
+        if message is not None:
+            if message.error():
+                raise KafkaException(message.error())
+            found.append(message)
+    return found
+
+
+def seek_and_pause():
+    name = topic("seek", partitions=2)
+    send_numbers(name, 0, 40, 2)
+    zero, one = (TopicPartition(name, p, OFFSET_BEGINNING) for p in (0, 1))
+    c = assigned_consumer(zero)
+    poll(c, 1)
+    for at in (15, 3, 19, 0):
+        c.seek(TopicPartition(name, 0, at))
+        equal(poll(c, 1)[0].offset(), at, "the record sought")
+    c.close()
+    c = assigned_consumer(zero, one)
+    c.pause([zero])
+    seen = {m.partition() for m in poll(c, 20)}
+    # What was fetched before the pause may still come.
+    true(seen <= {0, 1} and 1 in seen, "the other partition is read")
+    c.close()
+    c = assigned_consumer(zero)
+    poll(c, 1)
+    c.pause([zero])
+    c.seek(TopicPartition(name, 0, 10))
+    equal(c.poll(1), None, "a record while paused")
+    c.resume([zero])
+    equal([int(m.value()) for m in poll(c, 10)], list(range(20, 40, 2)), "once resumed")
+    c.close()
+
+
+def lag():
+    name = topic("lag")
+    send_numbers(name, 0, 30, 1)
+    part = TopicPartition(name, 0, OFFSET_BEGINNING)
+    c = assigned_consumer(part, **{"group.id": checks.name("lag")})
+    last = poll(c, 10)[-1]
+    c.commit(message=last, asynchronous=False)
+    [at] = c.committed([part], 30)
+    equal(at.offset, 10, "committed offset")
+    low, high = c.get_watermark_offsets(part, 30)
+    equal((low, high - at.offset), (0, 20), "start and lag")
+    c.close()
+    first(admin.delete_consumer_groups([checks.name("lag")]))
+
+
+def many_partitions(protocol):
+    name, group = topic(f"many-{protocol}", partitions=200), checks.name(f"many-{protocol}")
+    send_numbers(name, 0, 1000, 200)
+    member = Member(protocol, group, name)
+    wait_for(lambda: len(member.records) >= 1000, "everything is read")
+    member.stop()
+    equal(numbers(member), list(range(1000)), "records read")
+    true(all(int(m.value()) % 200 == m.partition() for m in member.records), "in its partition")
+    equal(committed(group), {p: 5 for p in range(200)}, "committed offsets")
+    first(admin.delete_consumer_groups([group]))
+
+
+def deleted_and_made_again():
+    name = topic("again")
+    p = Producer({"bootstrap.servers": BOOTSTRAP, "topic.metadata.refresh.interval.ms": 500})
+    got = []
+
+    def sent(value, partition):
+        p.produce(name, value, partition=partition, on_delivery=lambda e, m: got.append((e, m)))
+        p.flush(30)
+        error, message = got.pop()
+        equal(error, None, "delivery")
+        return message.offset()
+
+    equal(sent(b"1", 0), 0, "offset in the first topic")
+    first(admin.delete_topics([name]))
+    made_topics.remove(name)
+    wait_for(lambda: name not in admin.list_topics(timeout=30).topics, "topic gone")
+    topic("again", partitions=3)
+    wait_for(
+        lambda: len(p.list_topics(name, 30).topics[name].partitions) == 3,
+        "the producer sees the new topic",
+    )
+    equal(sent(b"2", 2), 0, "offset in the second topic")
+    equal([len(part) for part in read_all(name, 3).values()], [0, 0, 1], "records of the second")
 
 
 def auto_create():
@@ -478,7 +624,15 @@ def main():
     checks.run("null-header-value", null_header)
     checks.run("compacted-topic-needs-keys", compacted_needs_keys)
     checks.run("record-too-large", too_large)
+    checks.run("order-with-several-in-flight", order_with_several_in_flight)
+    checks.run("large-record", large_record)
+    checks.run("log-append-time", log_append_time)
     checks.run("auto-create-topic", auto_create)
+    checks.run("seek-pause-resume", seek_and_pause)
+    checks.run("lag", lag)
+    checks.run("many-partitions-classic", many_partitions, "classic")
+    checks.run("many-partitions-consumer", many_partitions, "consumer")
+    checks.run("topic-deleted-and-made-again", deleted_and_made_again)
     checks.run("group-classic-range", group_rebalance, "classic", "range")
     checks.run("group-classic-cooperative", group_rebalance, "classic", "cooperative-sticky")
     checks.run("group-consumer", group_rebalance, "consumer")

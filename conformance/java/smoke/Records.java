@@ -53,7 +53,9 @@ final class Records {
         }
         checks.run("order-per-key", this::orderPerKey);
         checks.run("record-too-large", this::tooLarge);
+        checks.run("large-records", this::large);
         checks.run("compacted-topic-needs-keys", this::compactedNeedsKeys);
+        checks.run("compaction", this::compaction);
         checks.run("log-append-time", this::logAppendTime);
         checks.run("timestamp-bounds", this::timestampBounds);
         checks.run("offsets-by-time", this::offsetsByTime);
@@ -222,6 +224,36 @@ final class Records {
         }
     }
 
+    /** Up to the limit, and a megabyte and more in a topic that takes it: read with any fetch size. */
+    private void large() throws Exception {
+        byte[] noise = new byte[6_000_000];
+        new Random(11).nextBytes(noise);
+        String usual = cluster.topic("usual", 1, Map.of());
+        String huge = cluster.topic("huge", 1, Map.of("max.message.bytes", "8000000"));
+        int overhead = 61 + 14; // of a batch, and of a record of this size in it
+        int limit = 1_048_588 - overhead;
+        try (var producer = producer(cluster, Map.of("max.request.size", "8000000"))) {
+            equal(producer.send(new ProducerRecord<>(usual, 0, null,
+                java.util.Arrays.copyOf(noise, limit))).get().offset(), 0L, "at the limit");
+            refused("a record just above the limit", RecordTooLargeException.class,
+                () -> producer.send(new ProducerRecord<>(usual, 0, null,
+                    java.util.Arrays.copyOf(noise, limit + 20))).get());
+            for (String codec : List.of("none", "zstd")) {
+                try (var other = producer(cluster, Map.of("max.request.size", "8000000",
+                    "compression.type", codec))) {
+                    other.send(new ProducerRecord<>(huge, 0, null, noise)).get();
+                }
+            }
+        }
+        equal(readAll(cluster, usual, 1, Map.of()).get(0).value().length, limit, "its length");
+        var small = Map.of("max.partition.fetch.bytes", "1000", "fetch.max.bytes", "1000");
+        var read = readAll(cluster, huge, 1, small);
+        equal(read.size(), 2, "records larger than a fetch may be");
+        for (var record : read) {
+            equal(record.value(), noise, "value");
+        }
+    }
+
     private void compactedNeedsKeys() throws Exception {
         String topic = cluster.topic("compacted", 1, Map.of("cleanup.policy", "compact"));
         try (var producer = producer(cluster, Map.of())) {
@@ -229,6 +261,40 @@ final class Records {
                 () -> producer.send(new ProducerRecord<>(topic, 0, null, bytes("v"))).get());
         }
         sendOne(topic, new ProducerRecord<>(topic, 0, bytes("k"), bytes("v")), 0);
+    }
+
+    /** Sealed segments lose what a later record of the same key replaces, whatever their codec. */
+    private void compaction() throws Exception {
+        String topic = cluster.topic("compaction", 1, Map.of("cleanup.policy", "compact",
+            "segment.ms", "300", "min.cleanable.dirty.ratio", "0.01"));
+        int sent = 0;
+        for (String codec : List.of("none", "gzip", "snappy", "lz4", "zstd", "none")) {
+            try (var producer = producer(cluster, Map.of("compression.type", codec))) {
+                for (int i = 0; i < 200; i++, sent++) {
+                    byte[] key = bytes("key " + i % 20);
+                    producer.send(new ProducerRecord<>(topic, 0, key, bytes("" + sent)));
+                }
+            }
+            Thread.sleep(400); // the next batch begins a segment
+        }
+        // The last segment is never compacted: of the first five rounds 20 keys are left at most.
+        int rounds = 1000;
+        long deadline = System.nanoTime() + 90_000_000_000L;
+        while (readAll(cluster, topic, 1, Map.of()).size() > sent - rounds + 20) {
+            isTrue(System.nanoTime() < deadline, "not compacted within 90 s");
+            Thread.sleep(500);
+        }
+        Map<String, Integer> last = new HashMap<>();
+        long before = -1;
+        for (var record : readAll(cluster, topic, 1, Map.of())) {
+            isTrue(record.offset() > before, "offsets rise");
+            equal((long) number(record), record.offset(), "a record keeps its offset");
+            before = record.offset();
+            last.put(new String(record.key(), StandardCharsets.UTF_8), number(record));
+        }
+        equal(last.size(), 20, "keys");
+        last.forEach((key, value) -> isTrue(value >= 1180, "the last value of " + key));
+        equal(before, 1199L, "the last offset");
     }
 
     private void sendOne(String topic, ProducerRecord<byte[], byte[]> record, long offset)
@@ -251,6 +317,14 @@ final class Records {
         equal(record.timestamp(), metadata.timestamp(), "the timestamp acknowledged");
         long late = record.timestamp() - before;
         isTrue(late >= -1000 && late < 60_000, "the timestamp is the broker's");
+        var part = new TopicPartition(topic, 0);
+        try (var consumer = consumer(cluster, Map.of())) {
+            var at = consumer.offsetsForTimes(Map.of(part, record.timestamp())).get(part);
+            equal(at.offset(), 0L, "found by the broker's time");
+            equal(at.timestamp(), record.timestamp(), "the time found");
+            var none = consumer.offsetsForTimes(Map.of(part, record.timestamp() + 1)).get(part);
+            equal(none, null, "after the broker's time");
+        }
     }
 
     private void timestampBounds() throws Exception {

@@ -11,6 +11,7 @@ public final class Smoke {
         var checks = new Checks();
         try (var cluster = new Cluster(args[0])) {
             new Records(cluster).run(checks);
+            new Reading(cluster).run(checks);
             new Groups(cluster).run(checks);
             new Administration(cluster).run(checks);
             checks.run("clean-up", cluster::deleteMade);

@@ -1,9 +1,9 @@
 //! Producing and reading by assign: acks, codecs, shapes of records, time.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{
@@ -44,7 +44,10 @@ pub fn run(checks: &mut Checks, cluster: &Cluster) {
     }
     checks.run("order-idempotent", || order(cluster));
     checks.run("record-too-large", || too_large(cluster));
+    checks.run("large-record", || large_record(cluster));
+    checks.run("log-append-time", || log_append_time(cluster));
     checks.run("offsets-by-time", || offsets_by_time(cluster));
+    checks.run("seek-pause-resume", || seek_and_pause(cluster));
 }
 
 /// Delivery reports in the order that they came: (which record, its offset).
@@ -163,7 +166,7 @@ pub fn read_all(cluster: &Cluster, topic: &str, isolation: &str) -> Result<Vec<(
         if started.elapsed() > TIMEOUT {
             bail!("{topic}: read to {next} of {end} within 30 s");
         }
-        if let Some(message) = consumer.poll(std::time::Duration::from_millis(200)) {
+        if let Some(message) = consumer.poll(Duration::from_millis(200)) {
             let message = message?;
             next = message.offset() + 1;
             found.push((message.offset(), owned(&message)));
@@ -267,6 +270,94 @@ fn too_large(cluster: &Cluster) -> Result<()> {
         RDKafkaErrorCode::MessageSizeTooLarge,
         "a record above max.message.bytes",
     )
+}
+
+fn large_record(cluster: &Cluster) -> Result<()> {
+    let topic = cluster.topic("huge", 1, &[("max.message.bytes", "8000000")])?;
+    let mut huge = plain(0, "");
+    huge.value = Some(
+        (0..6_000_000u32)
+            .map(|i| (i.wrapping_mul(i) >> 7) as u8)
+            .collect(),
+    );
+    let settings = [("message.max.bytes", "8000000")];
+    let offsets = send(cluster, &topic, std::slice::from_ref(&huge), &settings)?;
+    equal(offsets, vec![0], "offset of 6 MB")?;
+    let read = read_all(cluster, &topic, "read_uncommitted")?;
+    equal(
+        read == [(0, huge)],
+        true,
+        "the record is read as it was sent",
+    )
+}
+
+fn log_append_time(cluster: &Cluster) -> Result<()> {
+    let configs = [("message.timestamp.type", "LogAppendTime")];
+    let topic = cluster.topic("append-time", 1, &configs)?;
+    send(
+        cluster,
+        &topic,
+        &[plain(0, "v")],
+        &[("compression.codec", "zstd")],
+    )?;
+    let consumer = assigned(cluster, &topic, Offset::Beginning)?;
+    let message = next(&consumer)?;
+    let Timestamp::LogAppendTime(at) = message.timestamp() else {
+        bail!("the timestamp is {:?}", message.timestamp());
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as i64;
+    equal(
+        (now - 60_000..=now + 1_000).contains(&at),
+        true,
+        "it is the broker's time",
+    )?;
+    let mut times = TopicPartitionList::new();
+    times.add_partition_offset(&topic, 0, Offset::Offset(at))?;
+    let found = consumer.offsets_for_times(times, TIMEOUT)?;
+    equal(
+        found.elements()[0].offset(),
+        Offset::Offset(0),
+        "found by the broker's time",
+    )
+}
+
+fn assigned(cluster: &Cluster, topic: &str, from: Offset) -> Result<BaseConsumer> {
+    let unused = cluster.name("unused");
+    let settings = [
+        ("group.id", unused.as_str()),
+        ("enable.auto.commit", "false"),
+    ];
+    let consumer: BaseConsumer = cluster.client(&settings).create()?;
+    let mut assignment = TopicPartitionList::new();
+    assignment.add_partition_offset(topic, 0, from)?;
+    consumer.assign(&assignment)?;
+    Ok(consumer)
+}
+
+fn next(consumer: &BaseConsumer) -> Result<BorrowedMessage<'_>> {
+    let message = consumer.poll(TIMEOUT).context("no record within 30 s")?;
+    Ok(message?)
+}
+
+fn seek_and_pause(cluster: &Cluster) -> Result<()> {
+    let topic = cluster.topic("seek", 1, &[])?;
+    let records: Vec<Record> = (0..50).map(|i| plain(0, &i.to_string())).collect();
+    send(cluster, &topic, &records, &[])?;
+    let consumer = assigned(cluster, &topic, Offset::Beginning)?;
+    equal(next(&consumer)?.offset(), 0, "the first record")?;
+    for at in [40, 3, 49, 0] {
+        consumer.seek(&topic, 0, Offset::Offset(at), TIMEOUT)?;
+        equal(next(&consumer)?.offset(), at, "the record sought")?;
+    }
+    let assignment = consumer.assignment()?;
+    consumer.pause(&assignment)?;
+    let paused = consumer.poll(Duration::from_secs(1));
+    equal(paused.is_none(), true, "nothing is read while paused")?;
+    consumer.resume(&assignment)?;
+    for at in 1..50 {
+        equal(next(&consumer)?.offset(), at, "once resumed")?;
+    }
+    Ok(())
 }
 
 fn offsets_by_time(cluster: &Cluster) -> Result<()> {

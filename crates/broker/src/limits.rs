@@ -3,6 +3,9 @@
 /// Partitions that one fetch session may remember.
 pub const SESSION_PARTITIONS: usize = 100_000;
 
+/// Partitions that all fetch sessions together may remember: some 200 MB.
+pub const SESSIONS_PARTITIONS: usize = 1_000_000;
+
 /// A fetch session must have been idle this long before another may take its slot (Kafka's
 /// `min.incremental.fetch.session.eviction.ms`).
 pub const SESSION_EVICTION_MS: i64 = 120_000;

@@ -5,22 +5,26 @@
 //! connections, so a reconnect does not lose them.
 //!
 //! Bounds: `max.incremental.fetch.session.cache.slots` sessions, [`limits::SESSION_PARTITIONS`]
-//! partitions each; when all slots are taken, one that was not used for
-//! [`limits::SESSION_EVICTION_MS`] makes room, or the client gets a sessionless answer. (Kafka also
-//! lets a larger session take the place of a smaller one that is old, though in use.)
+//! partitions each and [`limits::SESSIONS_PARTITIONS`] in all; when there is no more room, sessions
+//! that were not used for [`limits::SESSION_EVICTION_MS`] make it, or the client gets a sessionless
+//! answer. (Kafka also lets a larger session take the place of a smaller one that is old, though in
+//! use.)
 
 use crate::limits;
+use oncelog_coordinator::cluster::TOPIC_NAME_LEN;
 use oncelog_coordinator::seed::Seed;
 use oncelog_wire::clock::Instant;
 use oncelog_wire::messages::FetchRequest;
 use oncelog_wire::messages::fetch_request::FetchPartition;
 use oncelog_wire::{ErrorCode, Uuid};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The topic as the client named it: by name up to Fetch v12, by id from v13.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TopicRef {
-    Name(String),
+    /// Shared: a request may name a long topic once and a hundred thousand partitions of it.
+    Name(Arc<str>),
     Id(Uuid),
 }
 
@@ -72,6 +76,8 @@ struct Remembered {
 
 pub struct FetchSessions {
     slots: usize,
+    /// In all sessions.
+    partitions_max: usize,
     sessions: BTreeMap<i32, Session>,
 }
 
@@ -79,6 +85,7 @@ impl FetchSessions {
     pub fn new(slots: usize) -> FetchSessions {
         FetchSessions {
             slots,
+            partitions_max: limits::SESSIONS_PARTITIONS,
             sessions: BTreeMap::new(),
         }
     }
@@ -92,7 +99,7 @@ impl FetchSessions {
         seed: &mut Seed,
     ) -> Result<(Vec<Wanted>, SessionUse), ErrorCode> {
         let by_id = version >= 13;
-        if version < 7 || request.session_epoch == -1 {
+        if version < 7 || request.session_epoch == -1 || has_impossible_name(request) {
             self.sessions.remove(&request.session_id);
             return Ok((wanted_of(request, by_id), SessionUse::None));
         }
@@ -112,7 +119,10 @@ impl FetchSessions {
         now: Instant,
         seed: &mut Seed,
     ) -> SessionUse {
-        if wanted.is_empty() || wanted.len() > limits::SESSION_PARTITIONS || !self.room(now) {
+        if wanted.is_empty()
+            || wanted.len() > limits::SESSION_PARTITIONS
+            || !self.room(wanted.len(), now)
+        {
             return SessionUse::None;
         }
         let id = loop {
@@ -136,19 +146,27 @@ impl FetchSessions {
         SessionUse::Opened(id)
     }
 
-    fn room(&mut self, now: Instant) -> bool {
-        if self.sessions.len() < self.slots {
-            return true;
+    /// Makes room for a session of so many partitions, if that can be.
+    fn room(&mut self, partitions: usize, now: Instant) -> bool {
+        while self.sessions.len() >= self.slots
+            || self.remembered() + partitions > self.partitions_max
+        {
+            let oldest = self.sessions.iter().min_by_key(|(_, session)| session.used);
+            let Some((&id, session)) = oldest else {
+                return false;
+            };
+            if now.ms_since(session.used) < limits::SESSION_EVICTION_MS {
+                return false;
+            }
+            self.sessions.remove(&id);
         }
-        let oldest = self.sessions.iter().min_by_key(|(_, session)| session.used);
-        let Some((&id, session)) = oldest else {
-            return false;
-        };
-        if now.ms_since(session.used) < limits::SESSION_EVICTION_MS {
-            return false;
-        }
-        self.sessions.remove(&id);
         true
+    }
+
+    /// Partitions in all sessions.
+    fn remembered(&self) -> usize {
+        let each = self.sessions.values();
+        each.map(|session| session.partitions.len()).sum()
     }
 
     fn go_on(
@@ -180,10 +198,14 @@ impl FetchSessions {
             self.sessions.remove(&request.session_id);
             return Ok((wanted_of(request, by_id), SessionUse::None));
         }
-        if session.partitions.len() > limits::SESSION_PARTITIONS {
+        let own = session.partitions.len();
+        let grown = !request.topics.is_empty();
+        if own > limits::SESSION_PARTITIONS || (grown && self.remembered() > self.partitions_max) {
             self.sessions.remove(&request.session_id);
             return Err(ErrorCode::FetchSessionIdNotFound);
         }
+        let session = self.sessions.get_mut(&request.session_id);
+        let session = session.expect("it was looked at above");
         session.used = now;
         session.epoch = if session.epoch == i32::MAX {
             1
@@ -256,10 +278,16 @@ impl Session {
     }
 }
 
+/// No topic has a name of that length, and comparing such names thousands of times takes long.
+fn has_impossible_name(request: &FetchRequest) -> bool {
+    let mut topics = request.topics.iter();
+    topics.any(|topic| topic.topic.len() > TOPIC_NAME_LEN)
+}
+
 fn topic_ref(name: &str, id: Uuid, by_id: bool) -> TopicRef {
     match by_id {
         true => TopicRef::Id(id),
-        false => TopicRef::Name(name.to_owned()),
+        false => TopicRef::Name(name.into()),
     }
 }
 
@@ -278,4 +306,82 @@ fn wanted_of(request: &FetchRequest, by_id: bool) -> Vec<Wanted> {
         wanted.extend(topic.partitions.iter().map(want));
     }
     wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oncelog_wire::messages::fetch_request::FetchTopic;
+
+    /// A first request (epoch 0), or the next of a session, that names partitions from `first` on.
+    fn request(session: i32, epoch: i32, first: i32, count: usize) -> FetchRequest {
+        let partitions = (first..).take(count).map(|partition| FetchPartition {
+            partition,
+            ..Default::default()
+        });
+        FetchRequest {
+            session_id: session,
+            session_epoch: epoch,
+            topics: vec![FetchTopic {
+                topic: "t".to_owned(),
+                partitions: partitions.collect(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }
+    }
+
+    fn at(seconds: u64) -> Instant {
+        Instant(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn all_sessions_together_are_bounded() {
+        const EACH: usize = 100;
+        const FULL: usize = 10;
+        let mut sessions = FetchSessions::new(1_000);
+        sessions.partitions_max = FULL * EACH;
+        let mut seed = Seed::new(7);
+        let mut begin = |request: &FetchRequest, seconds| {
+            let begun = sessions.begin(request, 12, at(seconds), &mut seed);
+            begun.map(|(_, session)| session)
+        };
+        let many = request(0, 0, 0, EACH);
+        let mut ids = Vec::new();
+        for _ in 0..FULL - 1 {
+            let Ok(SessionUse::Opened(id)) = begin(&many, 10) else {
+                panic!("there is room");
+            };
+            ids.push(id);
+        }
+        let small = request(0, 0, 0, EACH - 10);
+        let Ok(SessionUse::Opened(grows)) = begin(&small, 10) else {
+            panic!("there is room");
+        };
+        assert_eq!(begin(&many, 10), Ok(SessionUse::None), "it is full");
+        // A session that grows past the bound is ended, and its client begins anew.
+        let more = request(grows, 1, EACH as i32, 10);
+        assert_eq!(begin(&more, 10), Ok(SessionUse::Incremental(grows)));
+        let too_many = request(grows, 2, EACH as i32 * 2, 1);
+        let ended = Err(ErrorCode::FetchSessionIdNotFound);
+        assert_eq!(begin(&too_many, 10), ended);
+        // Who was not heard of makes room.
+        let goes_on = request(ids[0], 1, 0, 1);
+        assert_eq!(begin(&goes_on, 100), Ok(SessionUse::Incremental(ids[0])));
+        assert!(matches!(begin(&small, 100), Ok(SessionUse::Opened(_))));
+        assert_eq!(begin(&many, 129), Ok(SessionUse::None));
+        assert!(matches!(begin(&many, 131), Ok(SessionUse::Opened(_))));
+        let rest = ids[1..].iter().map(|id| begin(&request(*id, 1, 0, 1), 131));
+        assert_eq!(rest.filter(|answer| *answer == ended).count(), 1);
+    }
+
+    #[test]
+    fn a_name_that_no_topic_has_opens_no_session() {
+        let mut sessions = FetchSessions::new(10);
+        let mut request = request(0, 0, 0, 3);
+        request.topics[0].topic = "t".repeat(TOPIC_NAME_LEN + 1);
+        let begun = sessions.begin(&request, 12, at(1), &mut Seed::new(7));
+        let (wanted, session) = begun.unwrap();
+        assert_eq!((wanted.len(), session), (3, SessionUse::None));
+    }
 }

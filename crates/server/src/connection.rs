@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::disk::RealDisk;
 use crate::limits;
 use crate::outbox::{Flushed, Outbox, Sent};
+use crate::pressure::HalfFrame;
 use oncelog_broker::ConnectionId;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -39,6 +40,8 @@ pub struct Connection {
     pub(crate) last_active_ms: AtomicU64,
     /// When the frame under way must have arrived; 0: there is none.
     pub(crate) frame_due_ms: AtomicU64,
+    /// For the sweep, while others wait for memory.
+    pub(crate) half_frame: HalfFrame,
 }
 
 /// Bytes moved by all connections since the start.
@@ -87,6 +90,7 @@ impl Connection {
             request_bytes: AtomicUsize::new(0),
             last_active_ms: AtomicU64::new(now_ms),
             frame_due_ms: AtomicU64::new(0),
+            half_frame: HalfFrame::default(),
         }
     }
 

@@ -8,7 +8,7 @@
 //! This file deliberately knows no socket and no clock: [`crate::connection`] reads, waits for
 //! memory and times out.
 
-use crate::budget::{Budget, Charge};
+use crate::budget::{Budget, Charge, Lane};
 use crate::limits;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -105,6 +105,22 @@ impl FrameReader {
         }
     }
 
+    /// What of the frame under way has arrived.
+    pub fn arrived_bytes(&self) -> usize {
+        match &self.state {
+            State::Length { count, .. } => *count,
+            State::Body(body) => body.buffer.len(),
+        }
+    }
+
+    /// The memory that the frame under way is charged for.
+    pub fn held_bytes(&self) -> usize {
+        match &self.state {
+            State::Length { .. } => 0,
+            State::Body(body) => body.charge.bytes(),
+        }
+    }
+
     /// Whether the frame under way was let past the memory limit.
     pub fn is_finisher(&self) -> bool {
         matches!(&self.state, State::Body(body) if body.charge.is_finisher())
@@ -124,8 +140,13 @@ impl FrameReader {
         };
         let charged = body.charge.bytes();
         if body.buffer.len() >= charged {
-            let first = limits::FRAME_BUFFER_FIRST_BYTES;
-            let size = charged.saturating_mul(4).max(first).min(body.total);
+            let size = match Lane::of(body.total) {
+                Lane::Small => body.total,
+                Lane::Large => charged
+                    .saturating_mul(4)
+                    .max(limits::FRAME_BUFFER_LEAST_BYTES)
+                    .min(body.total),
+            };
             return Next::Memory {
                 bytes: size - charged,
                 charge: &mut body.charge,
@@ -213,17 +234,23 @@ impl Body {
         reserved: &mut Charge,
     ) -> Body {
         let here = 4 + coming.len();
-        // A frame that is whole gets exactly its size; one that goes on may have the reservation.
-        let wanted = if here >= total {
-            total
-        } else {
-            total.min(limits::FRAME_BUFFER_FIRST_BYTES)
+        let lane = Lane::of(total);
+        // A frame that is whole, or small, gets exactly its size; a large one that goes on has to
+        // show its bytes first.
+        let wanted = match lane {
+            _ if here >= total => total,
+            Lane::Small => total,
+            Lane::Large => total.min((2 * here).clamp(
+                limits::FRAME_BUFFER_LEAST_BYTES,
+                limits::FRAME_BUFFER_FIRST_BYTES,
+            )),
         };
         let size = wanted.min(reserved.bytes());
-        let charge = match size {
+        let mut charge = match size {
             0 => budget.empty(),
             size => reserved.split(size),
         };
+        charge.use_lane(lane);
         let mut buffer = Vec::with_capacity(size.max(4));
         buffer.extend_from_slice(&prefix);
         Body {

@@ -38,6 +38,7 @@ mod limits;
 mod listener;
 mod log;
 mod outbox;
+mod pressure;
 mod process;
 mod reading;
 mod server;

@@ -10,12 +10,31 @@ pub const LISTEN_BACKLOG: u32 = 4096;
 /// connection.
 pub const SCRATCH_BYTES: usize = 128 << 10;
 
-/// A frame's buffer starts at this size at most and doubles as bytes arrive, so that an announced
-/// length alone takes no memory.
+/// What one read from a socket can bring of a frame that goes on, and with that its first buffer:
+/// a large frame's buffer starts at twice of what has arrived, between these two, and grows fourfold
+/// as bytes arrive, so that an announced length alone takes no memory.
 pub const FRAME_BUFFER_FIRST_BYTES: usize = 128 << 10;
+pub const FRAME_BUFFER_LEAST_BYTES: usize = 4 << 10;
+
+/// Frames up to this size do not wait for memory behind larger ones: a producer's ordinary batch
+/// (`batch.size` is 16 KiB) and nearly everything else that clients send.
+pub const SMALL_FRAME_BYTES: usize = 32 << 10;
+
+/// Share of the request memory that is for small frames alone: 1 / this.
+pub const SMALL_FRAME_SHARE: usize = 8;
+
+/// While others wait for memory, a frame may rest this long without a new byte ...
+pub const PRESSED_FRAME_STALL: Duration = Duration::from_secs(2);
+
+/// ... and must come at this pace.
+pub const PRESSED_FRAME_BYTES_PER_SECOND_MIN: usize = 128 << 10;
 
 /// Requests of one connection that are not answered yet; its socket is not read past that.
 pub const REQUESTS_IN_FLIGHT: u32 = 1_000;
+
+/// Requests up to this size may be handled while others of their connection are not answered yet,
+/// if their API is one of `reading::OVERLAPPING`.
+pub const OVERLAPPING_REQUEST_BYTES: usize = 4 << 10;
 
 /// Request bytes of one connection that are still in use (a batch on its way to disk); its socket
 /// is not read past that.
@@ -45,6 +64,10 @@ pub const SEND_TURN_BYTES: usize = 8 << 20;
 /// Answers of other connections that the producer of these answers sends itself; beyond that it
 /// wakes their tasks instead.
 pub const FLUSH_INLINE_MAX: usize = 16;
+
+/// Times that a connection hands requests to the core, one or many that may overlap, before others
+/// get their turn.
+pub const HAND_IN_TURNS: usize = 16;
 
 /// Frames read from one connection before others get their turn.
 pub const READ_TURN_READS: usize = 16;
@@ -78,5 +101,8 @@ pub const SETTLE_ENTRIES_MIN: usize = 64;
 pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(30);
 
 const _: () = assert!(SCRATCH_BYTES >= 4096);
+const _: () = assert!(FRAME_BUFFER_LEAST_BYTES <= FRAME_BUFFER_FIRST_BYTES);
+const _: () = assert!(SMALL_FRAME_BYTES <= FRAME_BUFFER_FIRST_BYTES);
+const _: () = assert!(PRESSED_FRAME_STALL.as_secs() < FRAME_STALL.as_secs());
 const _: () = assert!(WRITE_SLICES <= WRITE_AT_SLICES);
 const _: () = assert!(DESCRIPTOR_CACHE_SHARE >= 2);

@@ -1,13 +1,15 @@
 //! The listening sockets, the open connections, and the sweep over them.
 //!
 //! The sweep closes what is idle, what stopped sending half way through a request, and what does
-//! not take its answers, so that connections need no timers of their own.
+//! not take its answers, so that connections need no timers of their own. While somebody waits for
+//! memory it is stricter ([`crate::pressure`]).
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Pressure};
 use crate::connection::{CloseReason, Connection, Traffic};
 use crate::core::Core;
 use crate::limits;
 use crate::log::RateLimit;
+use crate::pressure;
 use crate::reading;
 use oncelog_broker::ConnectionId;
 use oncelog_coordinator::cluster::Listener;
@@ -20,13 +22,15 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 
+type Open = HashMap<ConnectionId, Arc<Connection>>;
+
 /// All open connections, and what new ones are made with.
 pub struct Connections {
     core: Arc<Core>,
     budget: Arc<Budget>,
     traffic: Arc<Traffic>,
     settings: Settings,
-    open: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
+    open: Mutex<Open>,
     next_id: AtomicU64,
     closing: AtomicBool,
     all_gone: Notify,
@@ -117,6 +121,7 @@ impl Connections {
             .idle_max
             .map_or(u64::MAX, |idle| idle.as_millis() as u64);
         let every = limits::SWEEP_EVERY.min(self.settings.idle_max.unwrap_or(Duration::MAX));
+        let mut pressure = Pressure::default();
         while !self.closing.load(Ordering::SeqCst) {
             tokio::time::sleep(every.max(Duration::from_millis(10))).await;
             let now_ms = self.core.clock.instant().0 / 1_000_000;
@@ -126,6 +131,23 @@ impl Connections {
                     connection.close(reason);
                 }
             }
+            let before = std::mem::replace(&mut pressure, self.budget.pressure());
+            if pressure.wanted > 0 {
+                self.relieve(&open, now_ms, pressure, before);
+            }
+        }
+    }
+
+    /// Closes half-read requests that keep memory from those who wait for it.
+    fn relieve(&self, open: &Open, now_ms: u64, now: Pressure, before: Pressure) {
+        let half = |connection: &Arc<Connection>| {
+            let half = connection.half_frame.seen(connection.id, now_ms);
+            half.filter(|_| !connection.is_closed())
+        };
+        let halves = open.values().filter_map(half).collect();
+        for victim in pressure::victims(halves, now, before, self.budget.limit()) {
+            let why = "others wait for the memory that a half-sent request of it held";
+            open[&victim].close(CloseReason::Fault(why.to_owned()));
         }
     }
 
@@ -149,7 +171,7 @@ impl Connections {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ConnectionId, Arc<Connection>>> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

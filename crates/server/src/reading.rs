@@ -6,6 +6,10 @@
 //! connection owns no buffer at all: it is read into a buffer of the thread, and only what is half
 //! of a frame gets one of its own.
 //!
+//! Requests are handled one by one, as in Kafka, but for those whose answers are small and whose
+//! clients pipeline them (produce above all): they overlap, as long as the client takes its answers.
+//! So a client that asks and does not listen holds the memory of about one answer, not of a thousand.
+//!
 //! Nothing in here decides what a client is answered.
 
 use crate::budget::Budget;
@@ -37,7 +41,10 @@ struct Reading {
     backlog: VecDeque<Frame>,
     /// An answer from outside the core: it goes out when those before it have.
     refusal: Option<Bytes>,
+    /// When the frame under way began, or was last given memory that it had to wait for; 0: there is
+    /// none. And what of it was here then.
     frame_began_ms: u64,
+    frame_arrived_then: usize,
 }
 
 /// Serves a connection to its end. `request_bytes_max`: `socket.request.max.bytes`.
@@ -53,12 +60,16 @@ pub async fn serve(
         backlog: VecDeque::new(),
         refusal: None,
         frame_began_ms: 0,
+        frame_arrived_then: 0,
         connection: connection.clone(),
         core: core.clone(),
         budget,
     };
     while !connection.is_closed() {
-        reading.hand_in();
+        if reading.hand_in() {
+            tokio::task::yield_now().await;
+            continue;
+        }
         let mut wanted = None;
         if reading.may_read() {
             wanted = Some(Interest::READABLE);
@@ -143,16 +154,28 @@ impl Reading {
     }
 
     fn backlog_can_go(&self) -> bool {
-        let in_flight = self.connection.requests_in_flight.load(SeqCst);
         match self.refusal {
-            Some(_) => in_flight == 0,
-            None => !self.backlog.is_empty() && in_flight < limits::REQUESTS_IN_FLIGHT,
+            Some(_) => self.connection.requests_in_flight.load(SeqCst) == 0,
+            None => self.next_can_go(),
         }
     }
 
-    /// Hands complete requests to the core, as many as may be in flight.
-    fn hand_in(&mut self) {
-        loop {
+    /// Whether the first of the backlog may be handed in now.
+    fn next_can_go(&self) -> bool {
+        let Some(next) = self.backlog.front() else {
+            return false;
+        };
+        match self.connection.requests_in_flight.load(SeqCst) {
+            0 => true,
+            limits::REQUESTS_IN_FLIGHT.. => false,
+            _ => may_overlap(next) && !self.connection.wants_write.load(SeqCst),
+        }
+    }
+
+    /// Hands complete requests to the core, as many as may be in flight; whether it should go on
+    /// with more once others had their turn.
+    fn hand_in(&mut self) -> bool {
+        for _ in 0..limits::HAND_IN_TURNS {
             if self.refusal.is_some() && self.connection.requests_in_flight.load(SeqCst) == 0 {
                 let answer = self.refusal.take().expect("looked at above");
                 self.connection.requests_in_flight.fetch_add(1, SeqCst);
@@ -160,12 +183,13 @@ impl Reading {
                 self.connection.flush(&self.core.disk);
             }
             if self.refusal.is_some() || self.backlog.is_empty() || self.core.is_draining() {
-                return;
+                return false;
             }
             if !self.hand_in_some() {
-                return;
+                return false;
             }
         }
+        true
     }
 
     /// `false`: nothing could be handed in.
@@ -173,7 +197,7 @@ impl Reading {
         let mut inputs = Vec::new();
         let mut charges = Vec::new();
         let mut end = None;
-        while self.connection.requests_in_flight.load(SeqCst) < limits::REQUESTS_IN_FLIGHT {
+        while self.next_can_go() {
             let Some(mut frame) = self.backlog.pop_front() else {
                 break;
             };
@@ -226,7 +250,9 @@ impl Reading {
                 Ok(_) => break,
                 Err(reason) => {
                     // What came whole before it is still handled.
-                    self.hand_in();
+                    while self.hand_in() {
+                        tokio::task::yield_now().await;
+                    }
                     self.connection.close(reason);
                     return;
                 }
@@ -249,11 +275,13 @@ impl Reading {
                 }
                 // The time that it waits for memory is not the client's fault.
                 connection.frame_due_ms.store(0, SeqCst);
+                connection.half_frame.waits(charge.bytes());
                 tokio::select! {
                     () = charge.grow(bytes) => {}
                     () = send_until_closed(connection, &self.core.disk) => {}
                 }
                 self.frame_began_ms = millis(connection.clock);
+                self.frame_arrived_then = self.frames.arrived_bytes();
                 return Ok(true);
             }
         };
@@ -298,14 +326,23 @@ impl Reading {
     /// Leaves the mark by which the sweep finds a frame that does not come to its end.
     fn mark_frame(&mut self) {
         if !self.frames.is_mid_frame() {
-            self.frame_began_ms = 0;
-            self.connection.frame_due_ms.store(0, SeqCst);
+            if self.frame_began_ms != 0 {
+                self.frame_began_ms = 0;
+                self.connection.frame_due_ms.store(0, SeqCst);
+                self.connection.half_frame.none();
+            }
             return;
         }
         let now_ms = millis(self.connection.clock);
         if self.frame_began_ms == 0 {
             self.frame_began_ms = now_ms;
+            self.frame_arrived_then = 0;
         }
+        let arrived = self.frames.arrived_bytes();
+        let arrived = arrived.saturating_sub(self.frame_arrived_then);
+        let held = self.frames.held_bytes();
+        let half_frame = &self.connection.half_frame;
+        half_frame.goes_on(held, self.frame_began_ms, arrived, now_ms);
         let size = self.frames.frame_bytes();
         let (stall, grace, bytes_per_second) = match self.frames.is_finisher() {
             true => (
@@ -333,9 +370,27 @@ fn allowance(grace: Duration, bytes: usize, bytes_per_second: usize) -> u64 {
 }
 
 fn is_produce(frame: &Frame) -> bool {
-    let key = ApiKey::Produce as i16;
-    frame.bytes.get(4..6) == Some(&key.to_be_bytes()[..])
+    is(ApiKey::Produce, frame)
 }
+
+fn is(key: ApiKey, frame: &Frame) -> bool {
+    frame.bytes.get(4..6) == Some(&(key as i16).to_be_bytes()[..])
+}
+
+/// Whether a request may be handled while others of its connection are not answered yet.
+fn may_overlap(frame: &Frame) -> bool {
+    let small = || frame.bytes.len() <= limits::OVERLAPPING_REQUEST_BYTES;
+    is_produce(frame) || (small() && OVERLAPPING.iter().any(|key| is(*key, frame)))
+}
+
+/// What clients send without waiting for the answer to the one before.
+const OVERLAPPING: [ApiKey; 5] = [
+    ApiKey::OffsetCommit,
+    ApiKey::Heartbeat,
+    ApiKey::ConsumerGroupHeartbeat,
+    ApiKey::ApiVersions,
+    ApiKey::InitProducerId,
+];
 
 /// Goes on sending while nothing is read; returns when the connection is to be closed.
 async fn send_until_closed(connection: &Connection, disk: &RealDisk) {

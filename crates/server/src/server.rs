@@ -312,7 +312,7 @@ fn request_memory(config: &BrokerConfig) -> usize {
     let limit = config.queued_max_request_bytes.unwrap_or(i64::MAX as u64);
     usize::try_from(limit)
         .unwrap_or(usize::MAX)
-        .max(limits::SCRATCH_BYTES)
+        .max(2 * limits::SCRATCH_BYTES)
 }
 
 /// Lifts the limit on open files to what is allowed; returns it.

@@ -2,9 +2,11 @@
 //! complaint of its is a failure.
 //!
 //! Reads every .log (each record of each batch, so decompression too), .index, .timeindex, .txnindex
-//! and .snapshot. Gaps between offsets are counted but are no complaint, since compaction leaves
-//! them. The directory should belong to a stopped broker.
+//! and .snapshot, and has Kafka decode each record of the internal topics. Gaps between offsets are
+//! counted but are no complaint, since compaction leaves them. The directory should belong to a
+//! stopped broker.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -47,21 +49,53 @@ pub struct Found {
     pub files: usize,
     pub batches: usize,
     pub records: usize,
+    /// Records of the internal topics that Kafka decoded.
+    pub decoded: usize,
+    /// Entries of producer snapshots.
+    pub producers: usize,
     pub gaps: usize,
+    /// Batches of each codec.
+    pub codecs: BTreeMap<String, usize>,
     pub complaints: Vec<String>,
     current: String,
 }
 
+const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+
 impl Found {
     pub fn line(&self) -> String {
+        let codec = |(codec, batches): (&String, &usize)| format!("{codec} {batches}");
+        let codecs: Vec<String> = self.codecs.iter().map(codec).collect();
         format!(
-            "{} files, {} batches, {} records, {} gaps between offsets, {} complaints",
+            "{} files, {} batches ({}), {} records ({} of internal topics decoded), {} producers in \
+             snapshots, {} gaps between offsets, {} complaints",
             self.files,
             self.batches,
+            codecs.join(", "),
             self.records,
+            self.decoded,
+            self.producers,
             self.gaps,
             self.complaints.len()
         )
+    }
+
+    /// What a run over everything should have met and did not.
+    pub fn missing(&self) -> Vec<String> {
+        let unseen = CODECS
+            .iter()
+            .filter(|codec| !self.codecs.contains_key(**codec));
+        let mut missing: Vec<String> = unseen.map(|codec| format!("{codec} batches")).collect();
+        for (count, what) in [
+            (self.decoded, "records of internal topics"),
+            (self.producers, "producer snapshots"),
+            (self.gaps, "compacted segments"),
+        ] {
+            if count == 0 {
+                missing.push(what.to_owned());
+            }
+        }
+        missing
     }
 
     fn complain(&mut self, what: &str) {
@@ -69,16 +103,27 @@ impl Found {
         self.complaints.push(format!("{name}: {what}"));
     }
 
-    /// One line of DumpLogSegments' output.
-    fn line_of_output(&mut self, line: &str) {
+    /// One line of DumpLogSegments' output. `decoding`: the records have to come out decoded.
+    fn line_of_output(&mut self, line: &str, decoding: bool) {
         let lower = line.to_ascii_lowercase();
         if let Some(file) = line.strip_prefix("Dumping ") {
             self.files += 1;
             file.clone_into(&mut self.current);
         } else if line.starts_with("baseOffset: ") {
             self.batches += 1;
+            if let Some(rest) = line.split("compresscodec: ").nth(1) {
+                let codec = rest.split_whitespace().next().unwrap_or_default();
+                *self.codecs.entry(codec.to_owned()).or_default() += 1;
+            }
         } else if line.starts_with("| offset: ") {
             self.records += 1;
+            match line.contains(": {\"type\":\"") {
+                true if decoding => self.decoded += 1,
+                false if decoding => self.complain(line),
+                _ => {}
+            }
+        } else if line.starts_with("producerId: ") {
+            self.producers += 1;
         } else if line.starts_with("Non-consecutive offsets in ") {
             self.gaps += 1;
         }
@@ -102,29 +147,43 @@ const COMPLAINTS: [&str; 7] = [
     "Ignoring unknown file ",
 ];
 
+/// How DumpLogSegments is to read a partition's files.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    Records,
+    /// `__consumer_offsets`, each record decoded.
+    Offsets,
+    /// `__cluster_metadata`, the same.
+    Metadata,
+}
+
+impl Way {
+    fn of_partition(name: &str) -> Way {
+        match name {
+            "__cluster_metadata-0" => Way::Metadata,
+            name if name.starts_with("__consumer_offsets-") => Way::Offsets,
+            _ => Way::Records,
+        }
+    }
+
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Way::Records => &["--deep-iteration"],
+            Way::Offsets => &["--offsets-decoder", "--print-data-log"],
+            Way::Metadata => &["--cluster-metadata-decoder"],
+        }
+    }
+}
+
 /// Runs DumpLogSegments over every file of every partition in `dir`.
 pub fn dump(dir: &Path) -> Result<Found> {
     let files = segment_files(dir)?;
     ensure!(!files.is_empty(), "no segments in {}", dir.display());
     let mut found = Found::default();
-    let mut rest = files.as_slice();
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fits = rest.iter().take_while(|file| {
-            bytes += file.len() + 1;
-            bytes <= CALL_BYTES_MAX
-        });
-        let (call, later) = rest.split_at(fits.count().max(1));
-        rest = later;
-        let mut java = toolbox::java(None, "ERROR", "256M")?;
-        java.args(["org.apache.kafka.tools.DumpLogSegments", "--deep-iteration"]);
-        java.args(["--files", &call.join(",")]);
-        let before = found.complaints.len();
-        let well =
-            process::run_lines(&mut merged(&java), LIMIT, |line| found.line_of_output(line))?;
-        if !well && found.complaints.len() == before {
-            found.complain("DumpLogSegments ended with an error here");
-        }
+    for way in [Way::Records, Way::Offsets, Way::Metadata] {
+        let of_way = files.iter().filter(|(of, _)| *of == way);
+        let names: Vec<&str> = of_way.map(|(_, name)| name.as_str()).collect();
+        dump_files(&names, way, &mut found)?;
     }
     if found.files != files.len() && found.complaints.is_empty() {
         bail!(
@@ -136,6 +195,31 @@ pub fn dump(dir: &Path) -> Result<Found> {
     Ok(found)
 }
 
+fn dump_files(mut rest: &[&str], way: Way, found: &mut Found) -> Result<()> {
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|file| {
+            bytes += file.len() + 1;
+            bytes <= CALL_BYTES_MAX
+        });
+        let (call, later) = rest.split_at(fits.count().max(1));
+        rest = later;
+        let mut java = toolbox::java(None, "ERROR", "256M")?;
+        java.arg("org.apache.kafka.tools.DumpLogSegments");
+        java.args(way.arguments())
+            .args(["--files", &call.join(",")]);
+        let before = found.complaints.len();
+        let decoding = way != Way::Records;
+        let well = process::run_lines(&mut merged(&java), LIMIT, |line| {
+            found.line_of_output(line, decoding);
+        })?;
+        if !well && found.complaints.len() == before {
+            found.complain("DumpLogSegments ended with an error here");
+        }
+    }
+    Ok(())
+}
+
 /// The same command with its standard error in its standard output: some complaints go there.
 fn merged(command: &Command) -> Command {
     let mut shell = Command::new("sh");
@@ -144,17 +228,18 @@ fn merged(command: &Command) -> Command {
     shell
 }
 
-fn segment_files(dir: &Path) -> Result<Vec<String>> {
+/// The files that it can read, and how.
+fn segment_files(dir: &Path) -> Result<Vec<(Way, String)>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
         let partition = entry?.path();
-        // The metadata log has snapshots of its own format, named OFFSET-EPOCH; a partition that is
-        // being deleted loses its files one by one.
+        // A partition that is being deleted loses its files one by one.
         let name = partition.file_name().and_then(|name| name.to_str());
-        let skipped = |name: &str| name == "__cluster_metadata-0" || name.ends_with("-delete");
-        if !partition.is_dir() || name.is_none_or(skipped) {
+        let Some(name) = name.filter(|name| partition.is_dir() && !name.ends_with("-delete"))
+        else {
             continue;
-        }
+        };
+        let way = Way::of_partition(name);
         for entry in std::fs::read_dir(&partition)? {
             let path = entry?.path();
             let kind = path
@@ -163,7 +248,7 @@ fn segment_files(dir: &Path) -> Result<Vec<String>> {
                 .unwrap_or("");
             let name = path.to_str().context("a file name that is not UTF-8")?;
             if KINDS.contains(&kind) {
-                files.push(name.to_owned());
+                files.push((way, name.to_owned()));
             }
         }
     }
@@ -178,7 +263,7 @@ mod tests {
     fn check(output: &str, complaints: usize) {
         let mut found = Found::default();
         for line in output.lines() {
-            found.line_of_output(line);
+            found.line_of_output(line, false);
         }
         assert_eq!(found.complaints.len(), complaints, "{:?}", found.complaints);
     }
@@ -200,5 +285,28 @@ mod tests {
             "Dumping a.log\nNon-consecutive offsets in a.log\n  3 is followed by 9",
             0,
         );
+    }
+
+    #[test]
+    fn what_was_met_is_counted() {
+        let mut found = Found::default();
+        let batch = "baseOffset: 0 lastOffset: 0 magic: 2 compresscodec: zstd crc: 1 isvalid: true";
+        found.line_of_output(batch, false);
+        found.line_of_output("| offset: 0 keySize: -1", false);
+        found.line_of_output("producerId: 1 producerEpoch: 0", false);
+        found.line_of_output(
+            r#"| offset: 0 key: {"type":"1","data":{}} payload: <NULL>"#,
+            true,
+        );
+        assert_eq!(found.codecs.get("zstd"), Some(&1));
+        assert_eq!((found.records, found.decoded, found.producers), (2, 1, 1));
+        let missing = ["none", "gzip", "snappy", "lz4"].map(|codec| format!("{codec} batches"));
+        let missing: Vec<String> = missing
+            .into_iter()
+            .chain(["compacted segments".to_owned()])
+            .collect();
+        assert_eq!(found.missing(), missing);
+        found.line_of_output("| offset: 1 keySize: 3 key: ???", true);
+        assert_eq!(found.complaints.len(), 1);
     }
 }

@@ -5,6 +5,7 @@ mod codegen;
 mod conformance;
 mod dump_log;
 mod fuzz;
+mod hostile;
 mod kafka;
 mod mutants;
 mod oncelog;
@@ -33,6 +34,8 @@ enum Command {
     Kafka(kafka::Args),
     /// Have Kafka's DumpLogSegments read a data directory; any complaint fails.
     DumpLog(dump_log::Args),
+    /// Let clients that mean no good at a broker, a million connections of them.
+    Hostile(hostile::Args),
     /// Plant known bugs and demand that the simulator finds each of them.
     Mutants(mutants::Args),
     /// Feed the fuzz targets generated inputs; what fails is minimised and kept.
@@ -49,6 +52,7 @@ fn main() -> anyhow::Result<()> {
         Command::Conformance(args) => conformance::run(&args),
         Command::Kafka(args) => kafka::run(&args),
         Command::DumpLog(args) => dump_log::run(&args),
+        Command::Hostile(args) => hostile::run(&args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Codegen(args) => codegen::run(&args),

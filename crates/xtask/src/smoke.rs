@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use crate::tally::Tally;
 use crate::{kafka, process, toolbox};
 
-/// A client's whole run. The slowest, Java, takes two minutes.
+/// A client's whole run. The slowest, Kafka's tools, takes two minutes.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
@@ -25,15 +25,18 @@ pub enum Client {
     Node,
     /// Kafka's own Java client
     Java,
+    /// Kafka's console tools, each a process of its own
+    Tools,
     /// The rdkafka crate
     Rdkafka,
 }
 
-pub const CLIENTS: [Client; 5] = [
+pub const CLIENTS: [Client; 6] = [
     Client::Python,
     Client::Confluent,
     Client::Node,
     Client::Java,
+    Client::Tools,
     Client::Rdkafka,
 ];
 
@@ -48,6 +51,12 @@ pub struct Args {
     /// Start this peer for the run, and stop it afterwards.
     #[arg(long, value_enum)]
     against: Option<Peer>,
+    /// The peer's port on 127.0.0.1; its controller takes the next one.
+    #[arg(long, default_value_t = kafka::PORT, requires = "against")]
+    port: u16,
+    /// Only checks with this in their name.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
     /// Leave the topics that the checks made.
     #[arg(long)]
     keep: bool,
@@ -62,7 +71,7 @@ enum Peer {
 pub fn run(args: &Args) -> Result<()> {
     let bootstrap = match (&args.bootstrap, args.against) {
         (Some(bootstrap), _) => bootstrap.clone(),
-        (None, _) => kafka::start(kafka::PORT, false, &[])?,
+        (None, _) => kafka::start(args.port, false, &[])?,
     };
     let mut whole = Tally::default();
     let mut outcome = Ok(());
@@ -70,7 +79,7 @@ pub fn run(args: &Args) -> Result<()> {
         .into_iter()
         .filter(|c| args.client.is_none_or(|only| only == *c))
     {
-        match smoke(client, &bootstrap, args.keep) {
+        match smoke_only(client, &bootstrap, args.keep, args.only.as_deref()) {
             Ok(tally) => whole += tally,
             Err(error) => outcome = Err(error),
         }
@@ -86,8 +95,15 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Runs one client's checks, showing them. `keep` leaves the topics that they made.
 pub fn smoke(client: Client, bootstrap: &str, keep: bool) -> Result<Tally> {
+    smoke_only(client, bootstrap, keep, None)
+}
+
+fn smoke_only(client: Client, bootstrap: &str, keep: bool, only: Option<&str>) -> Result<Tally> {
     let mut command = prepare(client)?;
     command.arg(bootstrap);
+    if let Some(only) = only {
+        command.env("ONCELOG_SMOKE_ONLY", only);
+    }
     if keep {
         command.env("ONCELOG_SMOKE_KEEP", "1");
     }
@@ -118,14 +134,17 @@ fn prepare(client: Client) -> Result<Command> {
             node.arg(conformance.join("node/smoke_kafkajs.js"));
             Ok(node)
         }
-        Client::Java => {
-            let classes = toolbox::java_smoke()?;
-            let mut java = toolbox::java(Some(&classes), "ERROR", "256M")?;
-            java.arg("smoke.Smoke");
-            Ok(java)
-        }
+        Client::Java => java("smoke.Smoke"),
+        Client::Tools => java("smoke.Tools"),
         Client::Rdkafka => crate::cargo::release_binary("rdkafka-smoke").map(Command::new),
     }
+}
+
+fn java(main: &str) -> Result<Command> {
+    let classes = toolbox::java_smoke()?;
+    let mut java = toolbox::java(Some(&classes), "ERROR", "256M")?;
+    java.arg(main);
+    Ok(java)
 }
 
 fn python(script: &Path) -> Result<Command> {

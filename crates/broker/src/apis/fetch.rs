@@ -287,13 +287,13 @@ fn tell(
 /// The index of the topic's entry in the answer; parts of one topic stand together.
 fn topic_entry(response: &mut FetchResponse, topic: &TopicRef) -> usize {
     let matches = |entry: &FetchableTopicResponse| match topic {
-        TopicRef::Name(name) => entry.topic == *name,
+        TopicRef::Name(name) => entry.topic == **name,
         TopicRef::Id(id) => entry.topic_id == *id,
     };
     if !response.responses.last().is_some_and(matches) {
         let mut entry = FetchableTopicResponse::default();
         match topic {
-            TopicRef::Name(name) => entry.topic = name.clone(),
+            TopicRef::Name(name) => entry.topic = name.to_string(),
             TopicRef::Id(id) => entry.topic_id = *id,
         }
         response.responses.push(entry);

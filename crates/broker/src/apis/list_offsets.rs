@@ -50,7 +50,7 @@ pub(crate) fn handle(
                 leader_epoch: -1,
                 ..Default::default()
             };
-            let twice = repeated.contains(&(&topic.name[..], partition.partition_index));
+            let twice = repeated.contains(&(partition.partition_index, &topic.name[..]));
             let found = match twice {
                 true => Err(ErrorCode::InvalidRequest),
                 false => look(broker, &topic.name, partition, isolation, version),
@@ -116,12 +116,13 @@ fn since(timestamp: i64) -> Option<i16> {
     }
 }
 
-/// Partitions that the request names more than once.
-fn repeated(ask: &ListOffsetsRequest) -> BTreeSet<(&str, i32)> {
+/// Partitions that the request names more than once. The number comes first, for it is quick to
+/// compare, and a name may be long.
+fn repeated(ask: &ListOffsetsRequest) -> BTreeSet<(i32, &str)> {
     let (mut seen, mut repeated) = (BTreeSet::new(), BTreeSet::new());
     for topic in &ask.topics {
         for partition in &topic.partitions {
-            let named = (&topic.name[..], partition.partition_index);
+            let named = (partition.partition_index, &topic.name[..]);
             if !seen.insert(named) {
                 repeated.insert(named);
             }

@@ -5,7 +5,10 @@
 //! The figures are printed. The bars are those that the project promises; in a debug build, those
 //! that depend on the compiler are wider (`SLACK`).
 
+mod answers;
+mod churn;
 mod connections;
+mod crowds;
 mod hostile;
 mod large;
 mod raw;
@@ -24,6 +27,15 @@ const SLACK: u32 = if cfg!(debug_assertions) { 3 } else { 1 };
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A count that a longer run raises by the environment.
+fn scaled(variable: &str, usual: usize) -> usize {
+    let asked = std::env::var(variable).ok();
+    asked.map_or(usual, |text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable}={text} is not a count"))
+    })
 }
 
 fn mib(bytes: u64) -> String {

@@ -40,11 +40,17 @@ impl Client {
         self.stream.write_all(&frame)
     }
 
-    pub fn receive(&mut self, api_key: ApiKey, version: i16) -> io::Result<ResponseBody> {
+    /// An answer's bytes, without their length.
+    pub fn receive_bytes(&mut self) -> io::Result<Vec<u8>> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length)?;
         let mut body = vec![0; u32::from_be_bytes(length) as usize];
         self.stream.read_exact(&mut body)?;
+        Ok(body)
+    }
+
+    pub fn receive(&mut self, api_key: ApiKey, version: i16) -> io::Result<ResponseBody> {
+        let body = self.receive_bytes()?;
         let (_, body) = frame::decode_response(body.into(), api_key, version)
             .map_err(|error| io::Error::other(error.to_string()))?;
         Ok(body)
@@ -56,6 +62,10 @@ impl Client {
     }
 
     pub fn create_topic(&mut self, name: &str, configs: &[(&str, &str)]) {
+        self.create_topic_of(name, 1, configs);
+    }
+
+    pub fn create_topic_of(&mut self, name: &str, num_partitions: i32, configs: &[(&str, &str)]) {
         use create_topics_request::{CreatableTopic, CreatableTopicConfig};
         let configs = configs.iter().map(|(name, value)| CreatableTopicConfig {
             name: (*name).to_owned(),
@@ -65,7 +75,7 @@ impl Client {
         let request = RequestBody::CreateTopics(CreateTopicsRequest {
             topics: vec![CreatableTopic {
                 name: name.to_owned(),
-                num_partitions: 1,
+                num_partitions,
                 replication_factor: 1,
                 configs: configs.collect(),
                 ..Default::default()
@@ -199,12 +209,21 @@ impl fmt::Display for Served {
 
 /// Produces, reads it back and asks for versions, `rounds` times; panics if one is not served.
 pub fn bystander(port: u16, topic: &str, rounds: usize) -> Served {
+    let mut left = rounds;
+    bystander_while(port, topic, || {
+        left = left.saturating_sub(1);
+        left > 0
+    })
+}
+
+/// The same at least once, and as long as `more` says.
+pub fn bystander_while(port: u16, topic: &str, mut more: impl FnMut() -> bool) -> Served {
     let mut client = Client::connect(port).unwrap();
     let mut served = Served {
         produce: Vec::new(),
         read: Vec::new(),
     };
-    for _ in 0..rounds {
+    loop {
         let began = Instant::now();
         let offset = client.produce(topic, b"a small record").unwrap().unwrap();
         served.produce.push(began.elapsed());
@@ -212,6 +231,8 @@ pub fn bystander(port: u16, topic: &str, rounds: usize) -> Served {
         assert!(client.fetch(topic, offset).unwrap() > 0);
         client.ask(0, &api_versions()).unwrap();
         served.read.push(began.elapsed());
+        if !more() {
+            return served;
+        }
     }
-    served
 }

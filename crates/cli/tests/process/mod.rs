@@ -208,6 +208,12 @@ impl Broker {
         self.memory("VmHWM:")
     }
 
+    /// Descriptors that are open: files, sockets, pipes.
+    pub fn descriptors(&self) -> usize {
+        let dir = std::fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        dir.map_or(0, Iterator::count)
+    }
+
     pub fn forget_peak(&self) {
         std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").unwrap();
     }

@@ -44,6 +44,7 @@ mod testing;
 
 pub use auto_create::AutoCreated;
 pub use config::{BrokerConfig, ConfigError, Listener, TimestampType, TopicConfig};
+pub use limits::TOPIC_NAME_LEN;
 pub use producer_ids::PRODUCER_ID_BLOCK;
 pub use record::{BadRecord, MetadataRecord};
 pub use replay::ReplayError;

@@ -10,7 +10,7 @@ fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
 
 #[test]
 fn charges_come_back() {
-    let budget = Budget::new(100);
+    let budget = Budget::with_reserve(100, 0);
     let mut charge = budget.try_charge(60).unwrap();
     assert_eq!(budget.in_use(), 60);
     let part = charge.split(20);
@@ -24,7 +24,7 @@ fn charges_come_back() {
 
 #[test]
 fn who_waits_is_served_in_order() {
-    let budget = Budget::new(100);
+    let budget = Budget::with_reserve(100, 0);
     let held = budget.try_charge(100).unwrap();
     let (mut one, mut two, mut three) = (budget.empty(), budget.empty(), budget.empty());
     {
@@ -48,13 +48,13 @@ fn who_waits_is_served_in_order() {
     assert!(one.is_finisher() && !two.is_finisher());
     drop((one, two, three));
     assert_eq!(budget.in_use(), 0);
-    assert_eq!(budget.lock().waiting.len(), 0);
+    assert_eq!(budget.pressure(), Pressure::default());
     assert!(!budget.lock().finishing);
 }
 
 #[test]
 fn one_finisher_at_a_time_and_its_end_makes_the_next() {
-    let budget = Budget::new(100);
+    let budget = Budget::with_reserve(100, 0);
     let mut frames: Vec<Charge> = (0..4).map(|_| budget.try_charge(25).unwrap()).collect();
     // All four hold a quarter and want another: without the finisher, a deadlock.
     let mut done = 0;
@@ -79,7 +79,7 @@ fn one_finisher_at_a_time_and_its_end_makes_the_next() {
 
 #[test]
 fn a_place_that_is_given_up_loses_nothing() {
-    let budget = Budget::new(100);
+    let budget = Budget::with_reserve(100, 0);
     let held = budget.try_charge(100).unwrap();
     let mut finisher = budget.empty();
     assert!(poll(pin!(finisher.grow(10))).is_ready());
@@ -113,6 +113,42 @@ fn a_place_that_is_given_up_loses_nothing() {
 }
 
 #[test]
+fn small_frames_do_not_wait_behind_large_ones() {
+    let budget = Budget::with_reserve(100, 20);
+    let held = budget.try_charge(80).unwrap();
+    assert!(budget.try_charge(1).is_none(), "the rest is for small ones");
+    let mut finisher = budget.empty();
+    assert!(poll(pin!(finisher.grow(10))).is_ready());
+    assert!(finisher.is_finisher());
+    let mut large = budget.empty();
+    let mut small = budget.empty();
+    small.use_lane(Lane::Small);
+    {
+        let mut waiting = pin!(large.grow(10));
+        assert!(poll(waiting.as_mut()).is_pending());
+        assert!(small.try_grow(10), "what is left of 20 past the finisher");
+        let mut next = budget.empty();
+        next.use_lane(Lane::Small);
+        let mut next = pin!(next.grow(10));
+        assert!(poll(next.as_mut()).is_pending(), "there is nothing left");
+        let pressure = budget.pressure();
+        assert_eq!((pressure.wanted, pressure.served), (20, 1));
+        drop(small);
+        assert!(
+            poll(next.as_mut()).is_ready(),
+            "served before the large one"
+        );
+        assert!(poll(waiting.as_mut()).is_pending());
+        assert_eq!(budget.pressure().served, 2);
+        drop((held, finisher));
+        assert!(poll(waiting.as_mut()).is_ready());
+    }
+    drop(large);
+    assert_eq!(budget.in_use(), 0);
+    assert_eq!(budget.pressure(), Pressure::default());
+}
+
+#[test]
 fn the_account_hears_of_the_end() {
     struct Seen(AtomicBool);
     impl Account for Seen {
@@ -121,7 +157,7 @@ fn the_account_hears_of_the_end() {
             self.0.store(true, Ordering::SeqCst);
         }
     }
-    let budget = Budget::new(10);
+    let budget = Budget::with_reserve(10, 0);
     let seen = Arc::new(Seen(AtomicBool::new(false)));
     let mut charge = budget.try_charge(7).unwrap();
     charge.report_to(seen.clone());

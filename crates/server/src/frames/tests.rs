@@ -6,6 +6,9 @@ fn feed(wire: &[u8], read_bytes: usize, budget: &Arc<Budget>) -> Result<Vec<Vec<
     let mut out = Vec::new();
     let mut rest = wire;
     while !rest.is_empty() {
+        // Nobody gets much more than they have shown.
+        let shown = reader.arrived_bytes().max(limits::SMALL_FRAME_BYTES);
+        assert!(reader.held_bytes() <= 4 * shown);
         let length_missing = reader.length_bytes_missing();
         match reader.next() {
             Next::Scratch => {
@@ -120,7 +123,7 @@ fn an_announced_length_takes_no_memory() {
         .unwrap();
     drop(reserved);
     assert!(reader.is_mid_frame());
-    assert!(budget.in_use() <= limits::FRAME_BUFFER_FIRST_BYTES);
+    assert!(budget.in_use() <= limits::FRAME_BUFFER_LEAST_BYTES);
     // And with an empty budget, nothing at all before memory was granted.
     let empty = Budget::new(0);
     let mut reader = FrameReader::new(100 << 20);
