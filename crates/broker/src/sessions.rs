@@ -184,6 +184,7 @@ impl FetchSessions {
         if session.by_id != by_id {
             return Err(ErrorCode::FetchSessionTopicIdError);
         }
+        let before = session.partitions.len();
         for want in wanted_of(request, by_id) {
             session.put(want);
         }
@@ -199,8 +200,9 @@ impl FetchSessions {
             return Ok((wanted_of(request, by_id), SessionUse::None));
         }
         let own = session.partitions.len();
-        let grown = !request.topics.is_empty();
-        if own > limits::SESSION_PARTITIONS || (grown && self.remembered() > self.partitions_max) {
+        // Counted only then: this runs for every fetch.
+        let too_many = own > before && self.remembered() > self.partitions_max;
+        if own > limits::SESSION_PARTITIONS || too_many {
             self.sessions.remove(&request.session_id);
             return Err(ErrorCode::FetchSessionIdNotFound);
         }
