@@ -12,6 +12,7 @@
 //! distribution and is made of the jars that the other suites use.
 
 mod build;
+mod list;
 mod output;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,12 +21,13 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 
 use super::expected::Expectations;
 use super::table::{Outcome, Row};
 use super::target::Target;
 use crate::{process, toolbox};
+use list::{Test, listed, parts};
 
 pub const SUITE: &str = "librdkafka";
 pub const SUITE_CONSUMER: &str = "librdkafka, group.protocol=consumer";
@@ -47,25 +49,6 @@ pub const SHORT: &[&str] = &[
 
 /// Run part by part; the parts are the functions that begin a sub-test.
 const IN_PARTS: [&str; 1] = ["0081_admin"];
-
-/// One entry of the suite's table of tests.
-#[derive(Clone, Debug, PartialEq)]
-struct Test {
-    name: String,
-    /// What it wants of the broker: `default` (topics are made on demand) or `noautocreate`.
-    scenario: String,
-    needs_broker: bool,
-    /// The suite leaves it out unless it is asked for such tests.
-    known_issue: bool,
-    /// It joins consumer groups, so that there are two protocols to try it with.
-    subscribes: bool,
-}
-
-impl Test {
-    fn number(&self) -> &str {
-        self.name.split('_').next().unwrap_or_default()
-    }
-}
 
 /// What one process runs: the tests of a number, or one part of a test.
 struct Job {
@@ -322,94 +305,6 @@ impl World {
 /// What the tests are told that the broker is.
 pub const KAFKA_VERSION: &str = "4.3.1";
 
-/// The tests that the suite's table names.
-fn listed(dir: &Path) -> Result<Vec<Test>> {
-    let table = std::fs::read_to_string(dir.join("test.c"))?;
-    let mut tests = parse_table(&table)?;
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let is_source = name.ends_with(".c") || name.ends_with(".cpp");
-        if is_source && std::fs::read_to_string(&path)?.contains("subscribe(") {
-            let number = name.split('-').next().unwrap_or_default();
-            for test in tests.iter_mut().filter(|test| test.number() == number) {
-                test.subscribes = true;
-            }
-        }
-    }
-    Ok(tests)
-}
-
-/// The functions of a test's source that begin a sub-test.
-fn parts(dir: &Path, number: &str) -> Result<Vec<String>> {
-    let mut parts = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if name.ends_with(".c") && name.starts_with(&format!("{number}-")) {
-            parts.extend(parse_parts(&std::fs::read_to_string(&path)?));
-        }
-    }
-    ensure!(!parts.is_empty(), "test {number} has no parts");
-    Ok(parts)
-}
-
-fn parse_parts(source: &str) -> Vec<String> {
-    let mut parts: Vec<String> = Vec::new();
-    let mut function = "";
-    for line in source.lines() {
-        let indented = line.starts_with(char::is_whitespace);
-        if let Some((name, _)) = line.split_once('(').filter(|_| !indented) {
-            function = name.rsplit(' ').next().unwrap_or_default();
-        }
-        let begins = ["SUB_TEST(", "SUB_TEST_QUICK("];
-        let begins = begins
-            .iter()
-            .any(|begin| line.trim_start().starts_with(begin));
-        if begins && parts.last().is_none_or(|part| part != function) {
-            parts.push(function.to_owned());
-        }
-    }
-    parts
-}
-
-/// Entries look like `_TEST(0107_topic_recreate, FLAGS, ..., .scenario = "noautocreate")`.
-fn parse_table(text: &str) -> Result<Vec<Test>> {
-    let start = text
-        .find("struct test tests[] = {")
-        .context("test.c has no table of tests")?;
-    let table = &text[start..];
-    let table = &table[..table.find("{NULL}").context("its table does not end")?];
-    let entries = table.split("_TEST(").skip(1);
-    let tests = entries.map(|entry| {
-        let name = entry.split([',', ')']).next().unwrap_or_default().trim();
-        let scenario = entry.split(".scenario = \"").nth(1);
-        let scenario = scenario.and_then(|rest| rest.split('"').next());
-        let local = ["TEST_F_LOCAL", "TEST_F_MANUAL"]
-            .iter()
-            .any(|flag| entry.contains(flag));
-        Test {
-            name: name.to_owned(),
-            scenario: scenario.unwrap_or("default").to_owned(),
-            needs_broker: !local && !name.contains("_mock"),
-            // Not the flags for other systems, whose names go on.
-            known_issue: ["TEST_F_KNOWN_ISSUE,", "TEST_F_KNOWN_ISSUE)"]
-                .iter()
-                .any(|flag| entry.contains(flag)),
-            subscribes: false,
-        }
-    });
-    Ok(tests.collect())
-}
-
 /// A directory laid out as Kafka's distribution is, as far as the tests look into it.
 fn kafka_home() -> Result<PathBuf> {
     let jars = toolbox::jars()?;
@@ -422,48 +317,4 @@ fn kafka_home() -> Result<PathBuf> {
     let bin = crate::root().join("conformance/librdkafka/bin");
     std::os::unix::fs::symlink(bin, home.join("bin"))?;
     Ok(home)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_table_of_tests_is_read() {
-        let table = r#"struct test tests[] = {
-            _TEST(0000_unit, TEST_F_LOCAL, _THRES(.ucpu = 1)),
-            _TEST(0028_long, TEST_F_KNOWN_ISSUE, .extra = "x"),
-            _TEST(0055_latency, TEST_F_KNOWN_ISSUE_WIN32),
-            _TEST(0107_recreate, 0, .scenario = "noautocreate"),
-            _TEST(0139_validation_mock, 0),
-            {NULL}};"#;
-        let tests = super::parse_table(table).unwrap();
-        let seen: Vec<_> = tests
-            .iter()
-            .map(|t| {
-                (
-                    t.name.as_str(),
-                    t.needs_broker,
-                    t.known_issue,
-                    t.scenario.as_str(),
-                )
-            })
-            .collect();
-        let want = [
-            ("0000_unit", false, false, "default"),
-            ("0028_long", true, true, "default"),
-            ("0055_latency", true, false, "default"),
-            ("0107_recreate", true, false, "noautocreate"),
-            ("0139_validation_mock", false, false, "default"),
-        ];
-        assert_eq!(seen, want);
-        assert!(super::parse_table("int main;").is_err());
-    }
-
-    #[test]
-    fn the_parts_of_a_test_are_its_functions_with_a_sub_test() {
-        let source = "static void do_a(const char *what,\n                 int x) {\n        \
-                      call(x);\n        SUB_TEST_QUICK(\"%s\", what);\n        \
-                      SUB_TEST_SKIP(\"no\");\n}\nstatic void\nother(int y) {\n}\n\
-                      do_b(void) {\n        SUB_TEST();\n        SUB_TEST_PASS();\n}\n";
-        assert_eq!(super::parse_parts(source), ["do_a", "do_b"]);
-    }
 }
