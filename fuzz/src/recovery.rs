@@ -67,7 +67,7 @@ pub fn run(input: &[u8]) {
         go_on(
             &before,
             partition,
-            !after.touched && !after.checkpoint_gone && !done.forged,
+            !after.touched && !after.checkpoint_lost && !done.forged,
         );
     }
 }
@@ -175,7 +175,7 @@ struct After {
     touched: bool,
     names_changed: bool,
     checkpoint_changed: bool,
-    checkpoint_gone: bool,
+    checkpoint_lost: bool,
     metadata_changed: bool,
     /// Everything below is taken as it is.
     trusted: i64,
@@ -197,6 +197,9 @@ impl After {
         };
         let names_changed = log_names(disk) != before.names;
         let metadata = disk.content(&format!("{DIR}/partition.metadata"));
+        let has_epochs = disk
+            .content(&format!("{DIR}/leader-epoch-checkpoint"))
+            .is_some();
         let same = |segment: &i64| logs.get(segment) == before.logs.get(segment);
         let intact = before.logs.keys().filter(|segment| same(segment));
         After {
@@ -204,7 +207,9 @@ impl After {
             touched: logs != before.logs || names_changed,
             names_changed,
             checkpoint_changed,
-            checkpoint_gone: before.checkpoint.is_some() && checkpoint.is_none(),
+            checkpoint_lost: before.checkpoint.is_some()
+                && checkpoint.is_none()
+                && (before.config.log.cleanup_compact || !has_epochs),
             metadata_changed: metadata != before.metadata,
             trusted,
             first_damage: first_damage(before, &logs),
@@ -221,9 +226,9 @@ impl After {
             return;
         }
         self.check_served(before, seen);
-        // Without a checkpoint the log is taken for a young one, which ends at its first gap; and
-        // what looks like a compaction's result is put in place.
-        if self.names_changed || self.checkpoint_gone {
+        // Without its checkpoint a compacted log ends at its first gap, and one without epochs is
+        // taken for a young one; what looks like a compaction's result is put in place.
+        if self.names_changed || self.checkpoint_lost {
             return;
         }
         for placed in &before.batches {

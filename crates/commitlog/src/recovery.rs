@@ -17,7 +17,8 @@
 //!
 //! Without a checkpoint (a young log, or damage to that file) the whole log is scanned; after a
 //! clean shutdown only headers are read. If the file is damaged, gaps in the offsets are taken for
-//! compaction's work; if there is none, the log was never compacted and ends at the first gap.
+//! compaction's work; if there is none, the log was never compacted and ends at the first gap, unless
+//! its first segments are gone and it has an epoch file: then it once had one, or is another's.
 //!
 //! Idempotent: a crash anywhere in here leaves files that recover to the same log. Producers are
 //! not known here: [`replay_headers`] gives them the batches that they have to see.
@@ -133,17 +134,17 @@ pub fn recover(
     now: Now,
 ) -> Result<Recovered> {
     let mut report = RecoveryReport::default();
-    let checkpoint_file = in_dir(dir, CHECKPOINT);
-    let young = disk
-        .len(&checkpoint_file)
-        .map_err(RecoveryError::io(&checkpoint_file))?
-        .is_none();
+    let never_checkpointed = !exists(disk, dir, CHECKPOINT)?;
     let checkpoint = read_checkpoint(disk, dir, &mut report)?;
     if checkpoint.is_some() {
         disk.sync_dir(dir).map_err(RecoveryError::io(dir))?;
     }
     directory::finish_interrupted(disk, dir, checkpoint.as_ref(), &mut report)?;
     let found = directory::find_segments(disk, dir, checkpoint.as_ref(), &mut report)?;
+    // Segments at the front are deleted after a checkpoint, and that comes after the epochs: without
+    // one, this directory is another program's, or the checkpoint is lost.
+    let at_zero = found.first().is_none_or(|segment| segment.base_offset == 0);
+    let young = never_checkpointed && (at_zero || !exists(disk, dir, LEADER_EPOCH_CHECKPOINT)?);
     let on_file = read_epochs(disk, dir, &mut report)?;
     let mut epochs = on_file.clone().unwrap_or_default();
     let loaded = {
@@ -261,6 +262,12 @@ fn rebuild_epochs(disk: &dyn Disk, log: &mut Log) -> Result<()> {
     .map_err(RecoveryError::io(&log.dir))?;
     log.epochs = epochs;
     Ok(())
+}
+
+fn exists(disk: &dyn Disk, dir: &str, name: &str) -> Result<bool> {
+    let file = in_dir(dir, name);
+    let length = disk.len(&file).map_err(RecoveryError::io(&file))?;
+    Ok(length.is_some())
 }
 
 fn read_small(disk: &dyn Disk, dir: &str, name: &str) -> Result<Option<Vec<u8>>> {

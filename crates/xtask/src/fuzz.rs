@@ -9,6 +9,7 @@
 
 mod outcome;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -253,8 +254,42 @@ fn replay(target: &Target, input: &Path, sanitizer: Sanitizer) -> Result<()> {
     process::run(&mut command, GRACE)
 }
 
+/// What is fuzzed is what is shipped: the two lock files name the same versions.
+fn check_locks() -> Result<()> {
+    let root = crate::root();
+    let [product, fuzz] = ["Cargo.lock", "fuzz/Cargo.lock"].map(|file| locked(&root.join(file)));
+    let (product, fuzz) = (product?, fuzz?);
+    for (name, versions) in fuzz {
+        let shipped = product.get(&name).unwrap_or(&versions);
+        ensure!(
+            versions.is_subset(shipped),
+            "fuzz/Cargo.lock has {name} {versions:?}, Cargo.lock {shipped:?}: copy Cargo.lock over \
+             it, and cargo adds what is missing"
+        );
+    }
+    Ok(())
+}
+
+/// The versions of each package in a lock file.
+fn locked(file: &Path) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let mut packages: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut name = "";
+    for line in text.lines() {
+        let value = |key| line.strip_prefix(key)?.strip_suffix('"');
+        if let Some(found) = value("name = \"") {
+            name = found;
+        } else if let Some(version) = value("version = \"") {
+            let versions = packages.entry(name.to_owned()).or_default();
+            versions.insert(version.to_owned());
+        }
+    }
+    Ok(packages)
+}
+
 /// Builds every target; the directory of their programs.
 fn build(sanitizer: Sanitizer) -> Result<PathBuf> {
+    check_locks()?;
     toolbox::need(&[&toolbox::CXX])?;
     let cargo_fuzz = toolbox::cargo_tool("cargo-fuzz", CARGO_FUZZ)?;
     let (name, dir) = match sanitizer {

@@ -3,7 +3,7 @@
 //! Every batch's CRC is checked before it is copied: damage ends the step with an error and the
 //! log as it is, it is neither dropped nor passed on.
 
-use super::filter::{Filter, Kept};
+use super::filter::{Filter, Kept, records_of};
 use super::key_map::KeyMap;
 use super::{
     CompactionOutcome, CompactionPlan, GroupResult, Keys, NewSegment, Planned, cleaned_files,
@@ -76,8 +76,7 @@ fn read_batch_keys(
     if batch.header.is_transactional() || batch.header.is_control() {
         return Ok(Some(batch.header.base_offset.max(first_dirty_offset)));
     }
-    let records = batch.records(limits::DECOMPRESSED_BATCH_BYTES_MAX);
-    for record in records.map_err(invalid)? {
+    for record in records_of(batch).map_err(invalid)? {
         let record = record.map_err(invalid)?;
         let Some(key) = record.key.filter(|_| record.offset >= first_dirty_offset) else {
             continue;
@@ -146,6 +145,9 @@ fn rewrite(
 }
 
 /// Visits the batches of a segment for as long as the visitor returns true.
+///
+/// Their offsets, which the CRC does not cover, rise and lie within the segment: a record under a
+/// wrong one would be taken for the newest of its key.
 fn for_each_batch(
     disk: &dyn Disk,
     plan: &CompactionPlan,
@@ -154,12 +156,19 @@ fn for_each_batch(
 ) -> io::Result<()> {
     let file = segment_file(&plan.dir, segment.base_offset, LOG);
     let mut scanner = Scanner::new(disk, &file, 0, segment.size, limits::SCAN_CHUNK_BYTES);
+    let mut expected = segment.base_offset;
     while let Some(step) = scanner.next_checked()? {
         let found = step.map_err(|flaw| flaw.into_error(&file))?;
+        let header = &found.header;
+        let sound = header.base_offset >= expected && header.last_offset() < segment.next_offset;
         let bytes = scanner.read(&found)?;
-        let goes_on = Batch::parse(&bytes)
-            .map_err(invalid)
-            .and_then(|batch| visit(&batch));
+        let goes_on = match sound {
+            true => Batch::parse(&bytes)
+                .map_err(invalid)
+                .and_then(|batch| visit(&batch)),
+            false => Err(misplaced(header, expected)),
+        };
+        expected = header.next_offset();
         let goes_on = goes_on.map_err(|error| {
             let message = format!("{file} at byte {}: {error}", found.position);
             io::Error::new(error.kind(), message)
@@ -169,6 +178,12 @@ fn for_each_batch(
         }
     }
     Ok(())
+}
+
+fn misplaced(header: &BatchHeader, expected: i64) -> io::Error {
+    let (first, last) = (header.base_offset, header.last_offset());
+    let message = format!("offsets {first} to {last} where {expected} or more is expected");
+    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 fn invalid(error: BatchError) -> io::Error {

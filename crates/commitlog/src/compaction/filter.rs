@@ -35,7 +35,7 @@ impl Filter<'_> {
         let tombstones_stay = horizon.is_none_or(|horizon| self.now_ms < horizon);
         let mut kept = Vec::new();
         let mut has_tombstone = false;
-        for record in batch.records(limits::DECOMPRESSED_BATCH_BYTES_MAX)? {
+        for record in records_of(batch)? {
             let record = record?;
             if self.keeps(&record, tombstones_stay) {
                 has_tombstone |= record.value.is_none();
@@ -78,6 +78,24 @@ impl Filter<'_> {
     }
 }
 
+/// The records of a batch, whose offsets are among those that its header claims.
+pub(super) fn records_of(
+    batch: &Batch,
+) -> Result<impl Iterator<Item = Result<Record, BatchError>>, BatchError> {
+    let claimed = batch.header.base_offset..=batch.header.last_offset();
+    let records = batch.records(limits::DECOMPRESSED_BATCH_BYTES_MAX)?;
+    Ok((0..).zip(records).map(move |(index, record)| {
+        let record = record?;
+        match claimed.contains(&record.offset) {
+            true => Ok(record),
+            false => Err(BatchError::InvalidRecord {
+                index,
+                what: "its offset is not one of the batch's",
+            }),
+        }
+    }))
+}
+
 /// A batch without records that still says which offsets and sequences its producer wrote, as
 /// Kafka's `DefaultRecordBatch.writeEmptyHeader`.
 fn emptied(header: &BatchHeader) -> Bytes {
@@ -90,4 +108,27 @@ fn emptied(header: &BatchHeader) -> Bytes {
     empty.records_count = 0;
     empty.crc = crc32c(&empty.to_bytes()[21..]);
     Bytes::copy_from_slice(&empty.to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_past_its_batch_is_refused() {
+        let mut builder = BatchBuilder::new().base_offset(7);
+        builder.append(1, Some(b"a"), None, &[]);
+        builder.append(1, Some(b"b"), None, &[]);
+        let mut bytes = builder.build().to_vec();
+        bytes[23..27].fill(0); // the last offset delta
+        let crc = crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        let batch = Batch::parse(&bytes.into()).unwrap();
+        let found: Vec<_> = records_of(&batch).unwrap().collect();
+        assert_eq!(found[0].as_ref().unwrap().offset, 7);
+        assert!(matches!(
+            found[1],
+            Err(BatchError::InvalidRecord { index: 1, .. })
+        ));
+    }
 }

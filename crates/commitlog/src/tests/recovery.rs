@@ -97,6 +97,28 @@ fn a_damaged_checkpoint_is_none() {
     world.check_records();
 }
 
+/// A log whose front was deleted is not taken for a young one that lost its first append.
+#[test]
+fn a_missing_checkpoint_costs_nothing_where_the_front_was_deleted() {
+    let mut world = checkpointed(small_config(), 2);
+    let ops = world.log.delete_records_before(30, world.now);
+    world.emit(ops);
+    world.run();
+    let first = world.log_files()[0];
+    assert!(first > 0 && first <= 30);
+    world
+        .disk
+        .remove(&format!("{DIR}/oncelog-checkpoint"))
+        .unwrap();
+    world.durable_start = first; // where exactly it started was in that file alone
+    world.recover();
+    assert_eq!(
+        (world.log.start_offset(), world.log.end_offset()),
+        (first, 42)
+    );
+    world.check_records();
+}
+
 /// As Kafka leaves a directory: no checkpoint of ours, and all is well.
 #[test]
 fn after_a_clean_shutdown_of_another_program_headers_are_enough() {
