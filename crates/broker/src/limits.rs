@@ -3,7 +3,7 @@
 /// Partitions that one fetch session may remember.
 pub const SESSION_PARTITIONS: usize = 100_000;
 
-/// Partitions that all fetch sessions together may remember: some 200 MB.
+/// Partitions that all fetch sessions together may remember: some 300 MB.
 pub const SESSIONS_PARTITIONS: usize = 1_000_000;
 
 /// A fetch session must have been idle this long before another may take its slot (Kafka's

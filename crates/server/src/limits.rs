@@ -52,6 +52,10 @@ pub const FINISHER_GRACE: Duration = Duration::from_secs(5);
 pub const FINISHER_STALL: Duration = Duration::from_secs(2);
 pub const FINISHER_BYTES_PER_SECOND_MIN: usize = 1 << 20;
 
+/// Encoded answers that clients do not take, over all connections; beyond that the sweep closes
+/// those that hold most.
+pub const UNSENT_ANSWER_BYTES: usize = 128 << 20;
+
 /// Encoded answer bytes gathered for one write; file slices do not count.
 pub const WRITE_BYTES: usize = 256 << 10;
 
@@ -67,7 +71,7 @@ pub const FLUSH_INLINE_MAX: usize = 16;
 
 /// Times that a connection hands requests to the core, one or many that may overlap, before others
 /// get their turn.
-pub const HAND_IN_TURNS: usize = 16;
+pub const HAND_IN_TURNS: usize = 4;
 
 /// Frames read from one connection before others get their turn.
 pub const READ_TURN_READS: usize = 16;

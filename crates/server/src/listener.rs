@@ -135,6 +135,7 @@ impl Connections {
             if pressure.wanted > 0 {
                 self.relieve(&open, now_ms, pressure, before);
             }
+            close_deaf(&open, now_ms);
         }
     }
 
@@ -173,6 +174,23 @@ impl Connections {
 
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes connections whose answers, which nobody takes, hold too much together.
+fn close_deaf(open: &Open, now_ms: u64) {
+    let stuck = open
+        .values()
+        .filter(|c| c.wants_write.load(Ordering::SeqCst));
+    let unsent = |connection: &Arc<Connection>| pressure::Unsent {
+        connection: connection.id,
+        held: connection.outbox.unsent_bytes(),
+        idle_ms: now_ms.saturating_sub(connection.last_active_ms.load(Ordering::SeqCst)),
+    };
+    let all = stuck.map(unsent).collect();
+    for victim in pressure::deaf(all, limits::UNSENT_ANSWER_BYTES) {
+        let why = "it does not take its answers, and all that nobody takes hold too much memory";
+        open[&victim].close(CloseReason::Fault(why.to_owned()));
     }
 }
 

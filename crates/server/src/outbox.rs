@@ -133,6 +133,19 @@ impl Outbox {
         }
     }
 
+    /// Bytes of encoded answers that wait for the socket; record bytes do not count, they are in
+    /// files. 0 while somebody is sending.
+    pub fn unsent_bytes(&self) -> usize {
+        let Ok(writer) = self.writer.try_lock() else {
+            return 0;
+        };
+        let bytes = |piece: &Piece| match piece {
+            Piece::Bytes(part) => part.len(),
+            Piece::File { .. } | Piece::EndOfAnswer | Piece::Close(_) => 0,
+        };
+        writer.pieces.iter().map(bytes).sum()
+    }
+
     /// Drops what has not left, with the files and answers that it holds.
     pub fn abandon(&self) {
         lock(&self.inbox).clear();

@@ -1,4 +1,5 @@
-//! Which half-read requests are given up while others wait for memory.
+//! Which connections are given up for the memory that they hold: half-read requests while others
+//! wait for it, and answers that nobody takes.
 //!
 //! A request that is half read holds memory, and whether the rest will come nobody knows. As long as
 //! there is memory for all, it may take its time (`limits::FRAME_STALL`). While somebody waits, it
@@ -9,6 +10,10 @@
 //!
 //! A closed connection costs a well-behaved client a retry, never a record: a request that is half
 //! here was not looked at. Complete requests are never given up.
+//!
+//! An answer that was encoded and does not fit into its socket is held until the client takes it (or
+//! is closed as idle). One connection holds one such answer at most; if all of them together hold too
+//! much, the largest are closed, first of those that take nothing at all.
 //!
 //! This file decides and does nothing: [`crate::listener`]'s sweep asks it once a second.
 
@@ -108,6 +113,34 @@ pub fn victims(
     until_freed(most_first.into_iter(), limit / LOT_SHARE)
 }
 
+/// Bytes of answers that wait in a connection for its socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsent {
+    pub connection: ConnectionId,
+    pub held: usize,
+    /// How long ago something last went either way.
+    pub idle_ms: u64,
+}
+
+/// The connections to close so that unsent answers hold no more than `limit` bytes.
+pub fn deaf(mut all: Vec<Unsent>, limit: usize) -> Vec<ConnectionId> {
+    let mut held: usize = all.iter().map(|unsent| unsent.held).sum();
+    if held <= limit {
+        return Vec::new();
+    }
+    let stall_ms = limits::PRESSED_FRAME_STALL.as_millis() as u64;
+    all.sort_by_key(|unsent| (unsent.idle_ms < stall_ms, std::cmp::Reverse(unsent.held)));
+    let mut chosen = Vec::new();
+    for unsent in all {
+        if held <= limit {
+            break;
+        }
+        held -= unsent.held;
+        chosen.push(unsent.connection);
+    }
+    chosen
+}
+
 fn until_freed<'a>(halves: impl Iterator<Item = &'a Half>, enough: usize) -> Vec<ConnectionId> {
     let mut freed = 0;
     let mut chosen = Vec::new();
@@ -180,6 +213,29 @@ mod tests {
         let mut with_laggard = halves.to_vec();
         with_laggard.push(half(4, 50, Some(3_000)));
         check(&with_laggard, pressure(600, 7), pressure(600, 7), &[4]);
+    }
+
+    #[test]
+    fn answers_that_nobody_takes_are_dropped_largest_first() {
+        let unsent = |connection, held, idle_ms| Unsent {
+            connection: ConnectionId(connection),
+            held,
+            idle_ms,
+        };
+        let all = [
+            unsent(1, 300, 100), // it takes them, if slowly
+            unsent(2, 100, 9_000),
+            unsent(3, 200, 3_000),
+            unsent(4, 50, 60_000),
+        ];
+        let check = |limit, closed: &[u64]| {
+            let closed: Vec<ConnectionId> = closed.iter().map(|id| ConnectionId(*id)).collect();
+            assert_eq!(deaf(all.to_vec(), limit), closed, "{limit}");
+        };
+        check(650, &[]);
+        check(649, &[3]);
+        check(400, &[3, 2]);
+        check(299, &[3, 2, 4, 1]);
     }
 
     #[test]

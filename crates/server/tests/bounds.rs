@@ -4,6 +4,7 @@ mod client;
 
 use client::Client;
 use oncelog_server::EmbeddedBroker;
+use oncelog_wire::ResponseBody;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -275,6 +276,51 @@ fn a_client_that_only_asks_is_made_to_wait() {
         left -= read;
     }
     writing.join().unwrap();
+}
+
+/// Requests that may overlap and requests that may not, some of which wait: all are answered, and in
+/// order, whoever has to wake the connection for it.
+#[test]
+fn pipelined_requests_of_any_kind_are_answered_in_order() {
+    let broker = EmbeddedBroker::start().unwrap();
+    let mut client = Client::connect(&broker.bootstrap_servers());
+    client.create_topic("events", 1);
+    let (mut sent, mut state) = (0, 7u64);
+    for _ in 0..20 {
+        let (mut kinds, mut ahead) = (Vec::new(), 0);
+        for _ in 0..60 {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
+            let kind = (state >> 60) % 4;
+            let (version, body) = match kind {
+                0 => (client::PRODUCE, client::produce("events", 0, -1, &[b"v"])),
+                1 => (0, client::api_versions()),
+                2 => (client::FETCH, client::fetch("events", 0, 0, 1 << 20)),
+                // Nothing is there yet: it waits, and those behind it.
+                _ => (
+                    client::FETCH,
+                    client::fetch("events", sent + ahead, 5, 1 << 20),
+                ),
+            };
+            client.send(version, &body).unwrap();
+            kinds.push(kind);
+            ahead += i64::from(kind == 0);
+        }
+        for kind in kinds {
+            let answer = client.receive().unwrap();
+            match (kind, &answer) {
+                (0, ResponseBody::Produce(_)) => {
+                    assert_eq!(client::base_offset(&answer), Ok(sent));
+                    sent += 1;
+                }
+                (1, ResponseBody::ApiVersions(_)) => {}
+                (2 | 3, ResponseBody::Fetch(fetch)) => {
+                    assert_eq!(fetch.responses[0].partitions[0].error_code, 0);
+                }
+                _ => panic!("to {kind}: {answer:?}"),
+            }
+        }
+    }
+    assert_eq!(client.fetch_all("events").len() as i64, sent);
 }
 
 #[test]
