@@ -10,7 +10,7 @@ use crate::smoke::{CLIENTS, Client, smoke};
 pub const SUITE: &str = "clients";
 
 pub fn run(target: &Target) -> Result<Vec<Row>> {
-    let broker = target.start(&[])?;
+    let broker = target.start(SUITE, &[])?;
     let mut rows = Vec::new();
     for client in CLIENTS {
         let name = name(client);

@@ -25,7 +25,7 @@ use anyhow::{Context, Result, anyhow};
 
 use super::expected::Expectations;
 use super::table::{Outcome, Row};
-use super::target::Target;
+use super::target::{Target, slug};
 use crate::{process, toolbox};
 use list::{Test, listed, parts};
 
@@ -119,14 +119,11 @@ impl Run<'_> {
                 continue;
             }
             let auto_create = format!("auto.create.topics.enable={auto_create}");
-            let broker = self.target.start(&[BROKER[0], BROKER[1], &auto_create])?;
-            let logs = toolbox::conformance_dir().join("librdkafka-logs").join(
-                if self.consumer_protocol {
-                    "consumer"
-                } else {
-                    "classic"
-                },
-            );
+            let settings = [BROKER[0], BROKER[1], &auto_create];
+            let broker = self.target.start(self.suite(), &settings)?;
+            let logs = toolbox::conformance_dir()
+                .join("logs")
+                .join(slug(self.suite()));
             std::fs::create_dir_all(&logs)?;
             let world = World {
                 tests: sources.join("tests"),
@@ -309,12 +306,13 @@ pub const KAFKA_VERSION: &str = "4.3.1";
 fn kafka_home() -> Result<PathBuf> {
     let jars = toolbox::jars()?;
     let home = toolbox::conformance_dir().join("kafka-home");
-    if home.exists() {
-        std::fs::remove_dir_all(&home)?;
-    }
     std::fs::create_dir_all(&home)?;
-    std::os::unix::fs::symlink(jars, home.join("libs"))?;
     let bin = crate::root().join("conformance/librdkafka/bin");
-    std::os::unix::fs::symlink(bin, home.join("bin"))?;
+    for (name, target) in [("libs", jars), ("bin", bin)] {
+        let link = home.join(name);
+        if !link.exists() {
+            std::os::unix::fs::symlink(target, link)?;
+        }
+    }
     Ok(home)
 }

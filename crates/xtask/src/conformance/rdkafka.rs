@@ -22,8 +22,8 @@ const TEST_LIMIT: Duration = Duration::from_secs(3 * 60);
 
 pub fn run(target: &Target, expectations: &Expectations, only: &[String]) -> Result<Vec<Row>> {
     let binaries = built()?;
-    let broker = target.start(&["num.partitions=3"])?;
-    let logs = toolbox::conformance_dir().join("rdkafka-logs");
+    let broker = target.start(SUITE, &["num.partitions=3"])?;
+    let logs = toolbox::conformance_dir().join("logs").join(SUITE);
     std::fs::create_dir_all(&logs)?;
     let mut rows = Vec::new();
     for (name, binary) in &binaries {

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use super::results::Results;
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
     Pass,
@@ -101,7 +103,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// Counts per suite, in the order in which the suites ran.
-pub fn counts(rows: &[Row]) -> String {
+pub fn counts(rows: &[&Row]) -> String {
     let mut text =
         String::from("| Suite | pass | fail | skip | vacuous |\n|---|---|---|---|---|\n");
     for suite in suites(rows) {
@@ -123,7 +125,7 @@ pub fn counts(rows: &[Row]) -> String {
     text
 }
 
-fn suites(rows: &[Row]) -> Vec<&'static str> {
+fn suites(rows: &[&Row]) -> Vec<&'static str> {
     let mut suites = Vec::new();
     for row in rows {
         if !suites.contains(&row.suite) {
@@ -140,8 +142,7 @@ const END: &str = "<!-- end -->";
 /// expectation for a row, if there is one.
 pub fn write_docs(
     page: &Path,
-    heading: &str,
-    rows: &[Row],
+    results: &[Results],
     reason: impl Fn(&Row) -> Option<String>,
 ) -> Result<()> {
     let text = std::fs::read_to_string(page)?;
@@ -151,9 +152,24 @@ pub fn write_docs(
     let (_, after) = rest
         .split_once(END)
         .context("the results have no end mark")?;
-    let mut part = format!("\n{heading}\n\n{}", counts(rows));
-    part.push_str("\nWhat did not simply pass:\n\n| Suite | Test | | Why |\n|---|---|---|---|\n");
-    for row in rows {
+    let part = shown(results, reason);
+    Ok(std::fs::write(
+        page,
+        format!("{before}{BEGIN}\n\n{part}\n{END}{after}"),
+    )?)
+}
+
+fn shown(results: &[Results], reason: impl Fn(&Row) -> Option<String>) -> String {
+    let rows: Vec<&Row> = results.iter().flat_map(|suite| &suite.rows).collect();
+    let mut part = counts(&rows);
+    part.push_str("\nCommits:");
+    for (at, suite) in results.iter().enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        let _ = write!(part, "{comma} {} at {}", suite.suite, suite.commit);
+    }
+    part.push_str(".\n\nWhat did not simply pass:\n\n");
+    part.push_str("| Suite | Test | | Why |\n|---|---|---|---|\n");
+    for row in &rows {
         let clean = row.outcome == Outcome::Pass && row.why.is_empty();
         if !clean {
             let why = reason(row).unwrap_or_else(|| row.why.clone());
@@ -163,15 +179,11 @@ pub fn write_docs(
             let _ = writeln!(part, "| {suite} | {test} | {outcome} | {why} |");
         }
     }
-    for suite in suites(rows) {
-        let passed = rows
-            .iter()
-            .filter(|row| row.suite == suite && row.outcome == Outcome::Pass);
+    for suite in suites(&rows) {
+        let of_suite = rows.iter().filter(|row| row.suite == suite);
+        let passed = of_suite.filter(|row| row.outcome == Outcome::Pass);
         let names: Vec<&str> = passed.map(|row| row.test.as_str()).collect();
         let _ = write!(part, "\nPassed, {suite}: {}.\n", names.join(", "));
     }
-    Ok(std::fs::write(
-        page,
-        format!("{before}{BEGIN}\n{part}\n{END}{after}"),
-    )?)
+    part
 }

@@ -17,12 +17,13 @@ pub enum Target {
 }
 
 impl Target {
-    /// A broker with these settings of its own; one that runs already has the settings that it has.
-    pub fn start(&self, settings: &[&str]) -> Result<Broker> {
+    /// A broker for `suite` with these settings; one that runs already has the settings that it has.
+    pub fn start(&self, suite: &str, settings: &[&str]) -> Result<Broker> {
         match self {
             Target::Oncelog => {
                 let binary = cargo::release_binary("oncelog")?;
-                let home = toolbox::conformance_dir().join("oncelog-suites");
+                // A home for each suite, so that several can run at once.
+                let home = toolbox::conformance_dir().join(format!("oncelog-{}", slug(suite)));
                 Oncelog::start_with(&binary, &home, settings).map(Broker::Oncelog)
             }
             Target::Address(address) => Ok(Broker::Address(address.clone())),
@@ -37,6 +38,11 @@ impl Target {
     pub fn takes_settings(&self) -> bool {
         !matches!(self, Target::Address(_))
     }
+}
+
+/// A name of a suite as a name of a file.
+pub fn slug(name: &str) -> String {
+    name.replace([' ', ',', '.', '='], "-")
 }
 
 pub enum Broker {
