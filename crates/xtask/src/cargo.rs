@@ -12,6 +12,17 @@ use crate::{process, toolbox};
 
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 
+/// Builds these packages for release and returns the directory of their binaries.
+pub fn build_packages(packages: &[&str]) -> Result<PathBuf> {
+    toolbox::need(&[&toolbox::MAKE])?;
+    let mut command = cargo(&["build", "--release", "--quiet"]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    process::run(&mut command, BUILD_LIMIT)?;
+    Ok(target_dir()?.join("release"))
+}
+
 /// The packages whose release binaries the suites run.
 const RELEASE: [&str; 3] = ["oncelog", "oncelog-sim", "rdkafka-smoke"];
 
@@ -28,12 +39,7 @@ pub fn build_release() -> Result<()> {
     if BUILT.get().is_some() {
         return Ok(());
     }
-    toolbox::need(&[&toolbox::MAKE])?;
-    let mut command = cargo(&["build", "--release", "--quiet"]);
-    for package in RELEASE {
-        command.args(["--package", package]);
-    }
-    process::run(&mut command, BUILD_LIMIT)?;
+    build_packages(&RELEASE)?;
     let _ = BUILT.set(());
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `cargo xtask <command>`: the project's own automation, one file per command.
 
+mod bench;
 mod cargo;
 mod codegen;
 mod dump_log;
@@ -27,6 +28,8 @@ enum Command {
     Smoke(smoke::Args),
     /// Start or stop Apache Kafka, as a peer to compare with.
     Kafka(kafka::Args),
+    /// Measure Oncelog beside Apache Kafka, and write docs/performance.md.
+    Bench(bench::Args),
     /// Have Kafka's DumpLogSegments read a data directory; any complaint fails.
     DumpLog(dump_log::Args),
     /// Plant known bugs and demand that the simulator finds each of them.
@@ -41,6 +44,7 @@ fn main() -> anyhow::Result<()> {
         Command::Tidy => tidy::run(),
         Command::Smoke(args) => smoke::run(&args),
         Command::Kafka(args) => kafka::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::DumpLog(args) => dump_log::run(&args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Codegen(args) => codegen::run(&args),

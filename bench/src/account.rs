@@ -1,0 +1,44 @@
+//! What a process has used, by the kernel's own account: processor time and resident memory.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// A process whose use is read from /proc.
+#[derive(Clone, Copy, Debug)]
+pub struct Process(pub u32);
+
+impl Process {
+    /// User and system time of all its threads so far, in steps of a clock tick (10 ms).
+    pub fn cpu(self) -> Result<Duration> {
+        let stat = self.read("stat")?;
+        // "PID (NAME) STATE PPID ..."; the name may hold anything.
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        let fields: Vec<&str> = after_name.split_whitespace().collect();
+        let ticks = |at: usize| -> Result<u64> {
+            let field = fields.get(at).context("too few fields in /proc/PID/stat")?;
+            Ok(field.parse()?)
+        };
+        // utime and stime are fields 14 and 15; the state, here first, is field 3.
+        let ticks = ticks(11)? + ticks(12)?;
+        let per_second = rustix::param::clock_ticks_per_second();
+        Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+    }
+
+    pub fn resident_bytes(self) -> Result<u64> {
+        let status = self.read("status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(kib
+            .context("no VmRSS in /proc/PID/status")?
+            .trim()
+            .parse::<u64>()?
+            * 1024)
+    }
+
+    fn read(self, file: &str) -> Result<String> {
+        let path = format!("/proc/{}/{file}", self.0);
+        std::fs::read_to_string(&path)
+            .with_context(|| format!("{path}: does the broker still run?"))
+    }
+}
