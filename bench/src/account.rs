@@ -4,6 +4,22 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::figures::Figures;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[arg(long)]
+    pid: u32,
+}
+
+pub fn run(args: &Args) -> Result<Figures> {
+    let process = Process(args.pid);
+    let mut figures = Figures::default();
+    figures.set("cpu_s", process.cpu()?.as_secs_f64());
+    figures.set("resident_mb", process.resident_bytes()? as f64 / 1e6);
+    Ok(figures)
+}
+
 /// A process whose use is read from /proc.
 #[derive(Clone, Copy, Debug)]
 pub struct Process(pub u32);
@@ -23,6 +39,13 @@ impl Process {
         let ticks = ticks(11)? + ticks(12)?;
         let per_second = rustix::param::clock_ticks_per_second();
         Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+    }
+
+    /// Its share of one core over the next `seconds`.
+    pub fn idle_cpu_percent(self, seconds: f64) -> Result<f64> {
+        let before = self.cpu()?;
+        std::thread::sleep(Duration::from_secs_f64(seconds));
+        Ok((self.cpu()? - before).as_secs_f64() / seconds * 100.0)
     }
 
     pub fn resident_bytes(self) -> Result<u64> {

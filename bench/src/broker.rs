@@ -106,7 +106,8 @@ impl Broker {
             )
         })?;
         while self.led(name)? < partitions as usize {
-            std::thread::sleep(Duration::from_millis(2));
+            // An answer about thousands of partitions is itself work for the broker.
+            std::thread::sleep(Duration::from_millis(2 + partitions as u64 / 200));
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
 use rdkafka::ClientContext;
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
@@ -23,7 +24,6 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::account::Process;
 use crate::broker::Broker;
 use crate::figures::Figures;
-use crate::throughput::{config, value};
 
 /// A broker that cannot hold the rate answers long after the schedule has ended.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
@@ -133,6 +133,17 @@ impl ProducerContext for Acks<'_> {
     }
 }
 
+/// A configuration with `settings` (key=value).
+fn config(bootstrap: &str, settings: &[String]) -> Result<ClientConfig> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap);
+    for setting in settings {
+        let (key, value) = setting.split_once('=').context("--set wants KEY=VALUE")?;
+        config.set(key, value);
+    }
+    Ok(config)
+}
+
 pub fn run(args: &Args) -> Result<Figures> {
     let mut broker = Broker::connect(&args.bootstrap)?;
     broker.create_topic(&args.topic, 1)?;
@@ -206,7 +217,7 @@ fn ready_consumer(args: &Args, broker: &mut Broker) -> Result<BaseConsumer> {
 }
 
 fn send(args: &Args, probe: &Probe, producer: &BaseProducer<Acks>, records: u64) -> Result<()> {
-    let mut value = value(args.size.max(size_of::<u64>()));
+    let mut value = vec![b'x'; args.size.max(size_of::<u64>())];
     for record in 0..records {
         let wait = probe.due(record).saturating_duration_since(Instant::now());
         if !wait.is_zero() {

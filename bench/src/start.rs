@@ -9,7 +9,6 @@ use anyhow::{Result, ensure};
 
 use crate::broker::Broker;
 use crate::figures::Figures;
-use crate::throughput;
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -30,12 +29,15 @@ pub struct FirstAck {
 }
 
 #[derive(clap::Args)]
-pub struct Fill {
-    #[command(flatten)]
-    filling: throughput::Produce,
-    /// One record for each partition, instead of as much as time and volume allow.
+pub struct OneEach {
+    /// The broker's address.
     #[arg(long)]
-    one_each: bool,
+    bootstrap: String,
+    /// A topic that does not exist yet.
+    #[arg(long)]
+    topic: String,
+    #[arg(long)]
+    partitions: i32,
 }
 
 #[derive(clap::Args)]
@@ -77,19 +79,24 @@ pub fn recovered(args: &Recovered) -> Result<Figures> {
     })
 }
 
-pub fn fill(args: &Fill) -> Result<Figures> {
-    if !args.one_each {
-        return throughput::produce(&args.filling);
+pub fn one_each(args: &OneEach) -> Result<Figures> {
+    let mut broker = Broker::connect(&args.bootstrap)?;
+    broker.create_topic(&args.topic, args.partitions)?;
+    // Metadata that names a leader may come before the leader has its log.
+    let started = Instant::now();
+    while let Err(error) = broker.ends(&args.topic, args.partitions) {
+        ensure!(
+            started.elapsed() < LIMIT,
+            "the partitions are not there: {error:#}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
     }
-    let (topic, partitions) = (&args.filling.topic, args.filling.partitions);
-    let mut broker = Broker::connect(&args.filling.bootstrap)?;
-    broker.create_topic(topic, partitions)?;
-    let all: Vec<i32> = (0..partitions).collect();
+    let all: Vec<i32> = (0..args.partitions).collect();
     for some in all.chunks(PARTITIONS_PER_REQUEST) {
-        broker.produce(topic, some, &throughput::value(args.filling.size))?;
+        broker.produce(&args.topic, some, b"one record of a few bytes")?;
     }
     let mut figures = Figures::default();
-    figures.set("records", f64::from(partitions));
+    figures.set("records", f64::from(args.partitions));
     Ok(figures)
 }
 

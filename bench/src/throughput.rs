@@ -1,40 +1,27 @@
-//! Throughput of one producer, and of one consumer, of librdkafka on one topic.
+//! Throughput of one producer, and of one consumer, on one topic: librdkafka's own
+//! `rdkafka_performance`, held to account.
 //!
-//! The clock runs from the first record to the moment that the broker has the last one (its
-//! ListOffsets says so); connecting and creating the topic come before. A run ends by time or by
-//! volume, whichever is first, so that slow settings end and fast ones do not fill the memory.
-//! Success is not reported record by record, which would make the client the bottleneck: failures
-//! are, and the broker's count must be what was sent.
+//! The seconds are the client's: to its last acknowledgement, or from the first record that it read to
+//! the last. From a producer's is taken what went by until the broker had a first record, which is
+//! the client's connecting (half a second where it wants a producer id); to it is added how long the
+//! broker takes after the client's end to have everything, which matters for acks=0 alone. What was sent, what was delivered and
+//! what the broker counts (ListOffsets) must be the same number; otherwise there is no figure.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rdkafka::ClientContext;
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::account::Process;
 use crate::broker::Broker;
 use crate::figures::Figures;
 
-/// For what is still on its way when the time is up, or for a broker that has stopped answering.
+/// For a broker that was sent everything to have it.
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
-const METADATA_LIMIT: Duration = Duration::from_secs(20);
-
-/// A megabyte is 1,000,000 bytes here.
-const MEGABYTE: u64 = 1_000_000;
-
-/// How often the sending loop looks at the clock, in records.
-const CLOCK_EVERY: u64 = 256;
-
 #[derive(clap::Args)]
-pub struct Produce {
+pub struct Args {
     /// The broker's address.
     #[arg(long)]
     pub bootstrap: String,
@@ -45,163 +32,143 @@ pub struct Produce {
     pub partitions: i32,
     /// Bytes of a record's value.
     #[arg(long, default_value_t = 1000)]
-    pub size: usize,
-    #[arg(long, default_value_t = 4.0)]
-    seconds: f64,
-    /// No more than this, in 1,000,000 bytes of values.
-    #[arg(long, default_value_t = 2000)]
-    megabytes: u64,
+    pub size: u64,
+    #[arg(long)]
+    records: u64,
     /// A setting of librdkafka's, key=value; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
     /// The broker's process, to account for its processor time.
     #[arg(long)]
     pid: Option<u32>,
+    /// The program rdkafka_performance.
+    #[arg(long)]
+    client: PathBuf,
 }
 
-#[derive(clap::Args)]
-pub struct Consume {
-    #[command(flatten)]
-    filling: Produce,
-}
-
-/// Counts the deliveries that failed.
-#[derive(Default)]
-struct Failures(AtomicU64);
-
-impl ClientContext for Failures {}
-
-impl ProducerContext for Failures {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if result.is_err() {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// A configuration with `settings` (key=value) over it.
-pub fn config(bootstrap: &str, settings: &[String]) -> Result<ClientConfig> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", bootstrap);
-    for setting in settings {
-        let (key, value) = setting.split_once('=').context("--set wants KEY=VALUE")?;
-        config.set(key, value);
-    }
-    Ok(config)
-}
-
-/// Bytes that do not repeat within a record; nothing here compresses them.
-pub fn value(size: usize) -> Vec<u8> {
-    let mut state = 0x9E37_79B9_7F4A_7C15u64;
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..size).map(next).collect()
-}
-
-pub fn produce(args: &Produce) -> Result<Figures> {
+pub fn produce(args: &Args) -> Result<Figures> {
     let mut broker = Broker::connect(&args.bootstrap)?;
     broker.create_topic(&args.topic, args.partitions)?;
-    let mut config = config(&args.bootstrap, &args.settings)?;
-    config.set("delivery.report.only.error", "true");
-    let producer: BaseProducer<Failures> = config.create_with_context(Failures::default())?;
-    producer
-        .client()
-        .fetch_metadata(Some(&args.topic), METADATA_LIMIT)?;
     let meter = Meter::start(args.pid)?;
-    let sent = send(args, &producer)?;
-    producer
-        .flush(DRAIN_LIMIT)
-        .context("records were not acknowledged in time")?;
-    let failed = producer.context().0.load(Ordering::Relaxed);
-    ensure!(failed == 0, "{failed} of {sent} records were not delivered");
-    wait_for_ends(&mut broker, args, sent)?;
-    meter.stop(sent, args.size)
-}
-
-/// Sends until time or volume is up; how many records.
-fn send(args: &Produce, producer: &BaseProducer<Failures>) -> Result<u64> {
-    let value = value(args.size);
-    let records_max = args.megabytes * MEGABYTE / args.size as u64;
-    let deadline = Instant::now() + Duration::from_secs_f64(args.seconds);
-    let mut sent = 0;
-    while sent < records_max && (sent % CLOCK_EVERY != 0 || Instant::now() < deadline) {
-        let partition = (sent / 1000 % args.partitions as u64) as i32;
-        let record = BaseRecord::<(), [u8]>::to(&args.topic)
-            .payload(&value)
-            .partition(partition);
-        match producer.send(record) {
-            Ok(()) => sent += 1,
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                producer.poll(Duration::from_millis(1));
-            }
-            Err((error, _)) => bail!("could not send: {error}"),
-        }
+    let mut client = client(args, &["-P"]);
+    if args.partitions == 1 {
+        client.args(["-p", "0"]);
     }
-    Ok(sent)
+    client.args(["-s", &args.size.to_string()]);
+    let mut child = start(&mut client)?;
+    let connecting = wait_for_first(&mut broker, args, &mut child)?;
+    let said = Said::of(child, " messages produced ")?;
+    let delivered = said.before(" delivered ")?;
+    ensure!(
+        delivered == args.records,
+        "{} records were sent and {delivered} delivered",
+        args.records
+    );
+    let whole = Duration::from_millis(said.before("ms: ")?);
+    let drained = wait_for_ends(&mut broker, args)?;
+    meter.stop(args, whole.saturating_sub(connecting) + drained)
 }
 
-/// With acks=0 the broker may still be at work when the client is done.
-fn wait_for_ends(broker: &mut Broker, args: &Produce, sent: u64) -> Result<()> {
+/// Waits until the broker has a first record; how long that was.
+fn wait_for_first(broker: &mut Broker, args: &Args, client: &mut Child) -> Result<Duration> {
+    let started = Instant::now();
+    let none = |broker: &mut Broker| -> Result<bool> {
+        let ends = broker.ends(&args.topic, args.partitions)?;
+        Ok(ends.iter().all(|end| *end == 0))
+    };
+    // A client that has ended without sending anything says why.
+    while none(broker)? && client.try_wait()?.is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(started.elapsed())
+}
+
+/// Waits until the broker has all that was sent.
+fn wait_for_ends(broker: &mut Broker, args: &Args) -> Result<Duration> {
     let started = Instant::now();
     loop {
         let there: i64 = broker.ends(&args.topic, args.partitions)?.iter().sum();
-        if there == sent as i64 {
-            return Ok(());
+        if there == args.records as i64 {
+            return Ok(started.elapsed());
         }
         ensure!(
-            there < sent as i64 && started.elapsed() < DRAIN_LIMIT,
-            "{sent} records were sent and the broker has {there}"
+            there < args.records as i64 && started.elapsed() < DRAIN_LIMIT,
+            "{} records were sent and the broker has {there}",
+            args.records
         );
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
 /// Fills a topic, then reads all of it; only the reading is measured.
-pub fn consume(args: &Consume) -> Result<Figures> {
-    let filling = &args.filling;
-    ensure!(filling.partitions == 1, "one partition is read here");
-    produce(filling)?;
-    let records = Broker::connect(&filling.bootstrap)?.ends(&filling.topic, 1)?[0] as u64;
-    let mut config = config(&filling.bootstrap, &[])?;
-    config
-        .set("group.id", "bench")
-        .set("enable.auto.commit", "false");
-    let consumer: BaseConsumer = config.create()?;
-    consumer
-        .client()
-        .fetch_metadata(Some(&filling.topic), METADATA_LIMIT)?;
-    let mut from = TopicPartitionList::new();
-    from.add_partition_offset(&filling.topic, 0, Offset::Offset(0))?;
-    let meter = Meter::start(filling.pid)?;
-    consumer.assign(&from)?;
-    let (mut read, mut bytes) = (0, 0);
-    while read < records {
-        let message = consumer.poll(DRAIN_LIMIT);
-        let message =
-            message.with_context(|| format!("read {read} of {records}, then no more"))??;
-        ensure!(
-            message.offset() == read as i64,
-            "a record is missing at offset {read}"
-        );
-        bytes += message.payload_len() as u64;
-        read += 1;
-    }
-    ensure!(
-        bytes == records * filling.size as u64,
-        "records came back with another size"
-    );
-    meter.stop(records, filling.size)
+pub fn consume(args: &Args) -> Result<Figures> {
+    ensure!(args.partitions == 1, "one partition is read here");
+    produce(args)?;
+    let meter = Meter::start(args.pid)?;
+    let mut client = client(args, &["-C", "-p", "0", "-o", "beginning"]);
+    let said = Said::of(start(&mut client)?, " consumed ")?;
+    let bytes = said.before(" bytes)")?;
+    let sent = args.records * args.size;
+    ensure!(bytes == sent, "{sent} bytes were sent and {bytes} read");
+    meter.stop(args, Duration::from_millis(said.before("ms: ")?))
 }
 
-/// Measures from `start` to `stop`.
+/// The client with what is the same for every use of it: quiet, and of so many records.
+fn client(args: &Args, mode: &[&str]) -> Command {
+    let mut client = Command::new(&args.client);
+    client.args(mode);
+    client.args(["-q", "-b", &args.bootstrap, "-t", &args.topic]);
+    client.args(["-c", &args.records.to_string()]);
+    for setting in &args.settings {
+        client.args(["-X", setting]);
+    }
+    client
+}
+
+fn start(client: &mut Command) -> Result<Child> {
+    // Its warnings, about settings that it makes itself, are of no interest unless it fails.
+    client
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    client
+        .spawn()
+        .context("could not start rdkafka_performance")
+}
+
+/// The line in which the client sums up.
+struct Said(String);
+
+impl Said {
+    /// Waits for its end; the line that holds `mark`.
+    fn of(client: Child, mark: &str) -> Result<Said> {
+        let output = client.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let Some(line) = said.lines().rfind(|line| line.contains(mark)) else {
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            let status = output.status;
+            bail!(
+                "rdkafka_performance: {status}: {} {}",
+                said.trim(),
+                complaint.trim()
+            );
+        };
+        Ok(Said(line.to_owned()))
+    }
+
+    /// The number right in front of some words.
+    fn before(&self, words: &str) -> Result<u64> {
+        let front = self.0.split(words).next().unwrap_or_default();
+        let start = front
+            .rfind(|c: char| !c.is_ascii_digit())
+            .map_or(0, |at| at + 1);
+        let number = front[start..].parse();
+        number.with_context(|| format!("no number before {words:?} in: {}", self.0))
+    }
+}
+
+/// The broker's processor time between `start` and `stop`.
 struct Meter {
-    started: Instant,
     process: Option<Process>,
     cpu: Duration,
 }
@@ -210,26 +177,42 @@ impl Meter {
     fn start(pid: Option<u32>) -> Result<Meter> {
         let process = pid.map(Process);
         let cpu = process.map(Process::cpu).transpose()?.unwrap_or_default();
-        Ok(Meter {
-            started: Instant::now(),
-            process,
-            cpu,
-        })
+        Ok(Meter { process, cpu })
     }
 
-    fn stop(self, records: u64, size: usize) -> Result<Figures> {
-        let seconds = self.started.elapsed().as_secs_f64();
-        let megabytes = (records * size as u64) as f64 / MEGABYTE as f64;
-        ensure!(records > 0, "no record was moved");
+    fn stop(self, args: &Args, took: Duration) -> Result<Figures> {
+        let seconds = took.as_secs_f64();
+        // A megabyte is 1,000,000 bytes here.
+        let megabytes = (args.records * args.size) as f64 / 1e6;
+        ensure!(seconds > 0.0, "too little was moved to be measured");
         let mut figures = Figures::default();
-        figures.set("records", records as f64);
+        figures.set("records", args.records as f64);
         figures.set("seconds", seconds);
-        figures.set("records_per_s", records as f64 / seconds);
+        figures.set("records_per_s", args.records as f64 / seconds);
         figures.set("mb_per_s", megabytes / seconds);
         if let Some(process) = self.process {
             let cpu = process.cpu()? - self.cpu;
             figures.set("cpu_s_per_gb", cpu.as_secs_f64() / (megabytes / 1000.0));
         }
         Ok(figures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Said;
+
+    fn check(line: &str, words: &str, want: Option<u64>) {
+        assert_eq!(Said(line.to_owned()).before(words).ok(), want);
+    }
+
+    #[test]
+    fn numbers_are_found_by_the_words_behind_them() {
+        let produced = "% 3000 messages produced (300000 bytes), 2999 delivered (offset 7, 1 failed) \
+                        in 42ms: 71428 msgs/s and 7.14 MB/s, 0 produce failures";
+        check(produced, " delivered ", Some(2999));
+        check(produced, "ms: ", Some(42));
+        check(produced, " failed)", Some(1));
+        check(produced, " lost", None);
     }
 }

@@ -7,19 +7,25 @@
 //!
 //! Here is only the order of things. The measuring programs and the floor are in bench/.
 
+mod client;
 mod outcome;
+mod own;
 mod probe;
 mod report;
+mod row;
 mod rows;
 mod system;
 
+use std::fs::File;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
 use outcome::{Measured, Outcome};
-use probe::Tools;
-use rows::{Measure, ROWS, Row, STAGES, Stage};
+use probe::{Figures, Tools};
+use row::{Measure, Row, STAGES, Stage};
+use rows::ROWS;
 use system::{Binaries, Broker, System, bench_dir};
 
 #[derive(Debug, clap::Args)]
@@ -71,31 +77,40 @@ const DROPPED_SECONDS: f64 = 1.0;
 pub fn run(args: &Args) -> Result<()> {
     if args.list {
         for row in ROWS {
-            println!("{:<4} {} ({})", row.id(), row.title, mode(row));
+            println!("{:<4} {} ({})", row.id(), row.title, row.mode());
         }
         return Ok(());
     }
     let plan = plan(args)?;
+    let _alone = lock()?;
     let binaries = Binaries::build()?;
-    std::fs::create_dir_all(bench_dir())?;
     raise_open_files()?;
+    let rates = Mutex::default();
+    let tools = Tools {
+        binaries: &binaries,
+        seconds: plan.seconds,
+        divisor: if args.quick { 10 } else { 1 },
+        rates: &rates,
+    };
     let started = Instant::now();
     let mut outcomes = Vec::new();
     for stage in STAGES {
-        outcomes.extend(run_stage(&plan, &binaries, stage)?);
+        outcomes.extend(run_stage(&plan, &tools, stage)?);
     }
-    outcomes.sort_by_key(|outcome| (outcome.row.number, outcome.row.part));
+    outcomes.extend(run_own(&plan, &tools));
+    outcomes.sort_by_key(|outcome| (outcome.row.numbers[0], outcome.row.part));
     report::report(args, &outcomes, started.elapsed())
 }
 
 fn plan(args: &Args) -> Result<Plan> {
     for number in &args.rows {
         ensure!(
-            ROWS.iter().any(|row| row.number == *number),
+            ROWS.iter().any(|row| row.numbers.contains(number)),
             "no row {number}; --list names them"
         );
     }
-    let wanted = |row: &&Row| args.rows.is_empty() || args.rows.contains(&row.number);
+    let wanted =
+        |row: &&Row| args.rows.is_empty() || row.numbers.iter().any(|n| args.rows.contains(n));
     let all = [System::Kafka, System::Oncelog, System::Floor];
     let systems = all
         .into_iter()
@@ -112,10 +127,13 @@ fn plan(args: &Args) -> Result<Plan> {
     })
 }
 
-fn mode(row: &Row) -> &'static str {
-    match row.measure {
-        Measure::On(stage, _) => stage.describe(),
-    }
+/// Two runs at once would measure each other, and share directories.
+fn lock() -> Result<File> {
+    std::fs::create_dir_all(bench_dir())?;
+    let lock = File::create(bench_dir().join("lock"))?;
+    lock.try_lock()
+        .context("another bench of this tree is running")?;
+    Ok(lock)
 }
 
 /// For the 10,000 connections, on both ends.
@@ -127,21 +145,16 @@ fn raise_open_files() -> Result<()> {
 }
 
 /// The rows of one stage, on brokers that run for all of them.
-fn run_stage(plan: &Plan, binaries: &Binaries, stage: Stage) -> Result<Vec<Outcome>> {
-    let of_stage = |row: &&&'static Row| matches!(row.measure, Measure::On(s, _) if s == stage);
-    let rows: Vec<&'static Row> = plan.rows.iter().filter(of_stage).copied().collect();
-    if rows.is_empty() {
+fn run_stage(plan: &Plan, tools: &Tools, stage: Stage) -> Result<Vec<Outcome>> {
+    let of_stage = |row: &Row| matches!(row.measure, Measure::On(of, _) if of == stage);
+    if !plan.rows.iter().any(|row| of_stage(row)) {
         return Ok(Vec::new());
     }
     println!("\n=== {}", stage.describe());
-    let tools = Tools {
-        binaries,
-        seconds: plan.seconds,
-    };
     let mut brokers = Vec::new();
     for (system, durability) in stage.systems() {
         if plan.systems.contains(&system) {
-            let broker = Broker::start(binaries, system, durability)
+            let broker = Broker::start(tools.binaries, system, durability)
                 .with_context(|| format!("starting {}", system.name()))?;
             brokers.push(broker);
         }
@@ -151,32 +164,60 @@ fn run_stage(plan: &Plan, binaries: &Binaries, stage: Stage) -> Result<Vec<Outco
         rows::produce_big(&warm, broker).with_context(|| broker.system.name())?;
         rows::produce_small(&warm, broker).with_context(|| broker.system.name())?;
     }
-    Ok(rows
-        .into_iter()
-        .map(|row| run_row(plan, &tools, &brokers, row))
-        .collect())
-}
-
-fn run_row(plan: &Plan, tools: &Tools, brokers: &[Broker], row: &'static Row) -> Outcome {
-    let Measure::On(stage, measure) = row.measure else {
-        unreachable!("rows of a stage run on brokers")
-    };
-    println!("--- row {}: {}", row.id(), row.title);
-    for broker in brokers {
-        // What fails here fails again below, and is reported there.
-        let _ = measure(&tools.lasting(DROPPED_SECONDS.min(plan.seconds)), broker);
-    }
-    let mut measured = Measured::new();
-    for _ in 0..plan.pairs {
-        for broker in brokers {
-            let one = measure(tools, broker).map_err(|error| format!("{error:#}"));
-            report::show(row, broker.system, &one);
-            measured.entry(broker.system).or_default().push(one);
+    let mut outcomes = Vec::new();
+    for row in &plan.rows {
+        if let Measure::On(of, measure) = row.measure
+            && of == stage
+        {
+            println!("--- row {}: {}", row.id(), row.title);
+            for broker in &brokers {
+                // What fails here fails again below, and is reported there.
+                let _ = measure(&tools.lasting(DROPPED_SECONDS.min(plan.seconds)), broker);
+            }
+            outcomes.push(take_turns(row, plan.pairs, &brokers, |broker| {
+                (broker.system, measure(tools, broker))
+            }));
         }
     }
-    Outcome {
-        row,
-        mode: stage.describe(),
-        measured,
+    Ok(outcomes)
+}
+
+/// The rows that start their own brokers.
+fn run_own(plan: &Plan, tools: &Tools) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    for row in &plan.rows {
+        if let Measure::Own(measure, pairs_max) = row.measure {
+            println!("--- row {}: {}", row.id(), row.title);
+            // The floor starts in no time, keeps nothing and knows no groups: nothing to learn.
+            let real = plan
+                .systems
+                .iter()
+                .filter(|system| **system != System::Floor);
+            let systems: Vec<System> = real.copied().collect();
+            let pairs = plan.pairs.min(pairs_max);
+            outcomes.push(take_turns(row, pairs, &systems, |system| {
+                (*system, measure(tools, *system))
+            }));
+        }
     }
+    outcomes
+}
+
+/// Measures each of `those` in turn, and all of them `pairs` times.
+fn take_turns<T>(
+    row: &'static Row,
+    pairs: usize,
+    those: &[T],
+    measure: impl Fn(&T) -> (System, Result<Figures>),
+) -> Outcome {
+    let mut measured = Measured::new();
+    for _ in 0..pairs {
+        for one in those {
+            let (system, figures) = measure(one);
+            let figures = figures.map_err(|error| format!("{error:#}"));
+            report::show(row, system, &figures);
+            measured.entry(system).or_default().push(figures);
+        }
+    }
+    Outcome { row, measured }
 }

@@ -23,6 +23,22 @@ pub fn build_packages(packages: &[&str]) -> Result<PathBuf> {
     Ok(target_dir()?.join("release"))
 }
 
+/// What cargo says of the build scripts of these packages and of all that they depend on.
+pub fn build_scripts(packages: &[&str]) -> Result<Vec<serde_json::Value>> {
+    let mut command = cargo(&["build", "--release", "--quiet", "--message-format=json"]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    let mut scripts = Vec::new();
+    for line in process::output(&mut command)?.lines() {
+        let message: serde_json::Value = serde_json::from_str(line)?;
+        if message["reason"] == "build-script-executed" {
+            scripts.push(message);
+        }
+    }
+    Ok(scripts)
+}
+
 /// The packages whose release binaries the suites run.
 const RELEASE: [&str; 3] = ["oncelog", "oncelog-sim", "rdkafka-smoke"];
 

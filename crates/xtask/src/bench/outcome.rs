@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::probe::Figures;
-use super::rows::{Better, Goal, Metric, Row};
+use super::row::{Better, Goal, Metric, Row};
 use super::system::System;
 
 /// The measurements of a row: for each system one per pair, in their order. Of one that failed, why.
@@ -13,8 +13,6 @@ pub type Measured = BTreeMap<System, Vec<Result<Figures, String>>>;
 
 pub struct Outcome {
     pub row: &'static Row,
-    /// What holds for the whole row: its durability, its scale.
-    pub mode: &'static str,
     pub measured: Measured,
 }
 
@@ -82,6 +80,9 @@ impl Outcome {
 
     /// Whether Oncelog's is the worse figure; `None` if there is no pair to tell by.
     pub fn worse(&self, metric: &Metric) -> Option<bool> {
+        if !metric.compared {
+            return None;
+        }
         let ratio = self.ratio(System::Kafka, metric.figure)?.median;
         Some(match metric.better {
             Better::Higher => ratio < 1.0,
@@ -119,7 +120,8 @@ impl Outcome {
         json!({
             "row": self.row.id(),
             "title": self.row.title,
-            "mode": self.mode,
+            "mode": self.row.mode(),
+            "also_rows": &self.row.numbers[1..],
             "metrics": metrics,
             "failures": self.failures(),
             "measurements": all,

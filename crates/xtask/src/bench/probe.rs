@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -21,15 +22,34 @@ pub struct Tools<'a> {
     pub binaries: &'a Binaries,
     /// How long a measurement of throughput or latency lasts.
     pub seconds: f64,
+    /// Sizes and counts are divided by this.
+    pub divisor: usize,
+    /// Records per second that a kind of measurement has come to.
+    pub rates: &'a Mutex<BTreeMap<String, f64>>,
 }
 
 impl Tools<'_> {
     /// The same for `seconds`.
     pub fn lasting(&self, seconds: f64) -> Tools<'_> {
-        Tools {
-            binaries: self.binaries,
-            seconds,
-        }
+        Tools { seconds, ..*self }
+    }
+
+    /// A size or a count, as large as this run has it.
+    pub fn scaled(&self, full: usize) -> usize {
+        full / self.divisor
+    }
+
+    pub fn rate(&self, kind: &str) -> Option<f64> {
+        self.rates
+            .lock()
+            .expect("no thread panics with it")
+            .get(kind)
+            .copied()
+    }
+
+    pub fn note_rate(&self, kind: &str, records_per_s: f64) {
+        let mut rates = self.rates.lock().expect("no thread panics with it");
+        rates.insert(kind.to_owned(), records_per_s);
     }
 
     /// Runs a program against a broker on a new topic, which is deleted afterwards.
@@ -62,9 +82,14 @@ pub fn new_topic() -> String {
 pub fn figures(probe: &mut Command) -> Result<Figures> {
     let mut last = String::new();
     let well = process::run_lines(probe, LIMIT, |line| last = line.to_owned())?;
+    parse(well, &last)
+}
+
+/// Figures from what a program printed, or the error that it printed instead.
+pub fn parse(well: bool, printed: &str) -> Result<Figures> {
     if !well {
-        let said: BTreeMap<String, String> = serde_json::from_str(&last).unwrap_or_default();
-        bail!("{}", said.get("error").unwrap_or(&last));
+        let said: BTreeMap<String, String> = serde_json::from_str(printed).unwrap_or_default();
+        bail!("{}", said.get("error").map_or(printed, String::as_str));
     }
-    serde_json::from_str(&last).with_context(|| format!("not figures: {last}"))
+    serde_json::from_str(printed).with_context(|| format!("not figures: {printed}"))
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Args;
 use super::outcome::{Outcome, Spread};
 use super::probe::Figures;
-use super::rows::{Better, Goal, Metric, Row};
+use super::row::{Better, Goal, Metric, Row};
 use super::system::{Durability, JVM, System, bench_dir, settings};
 use crate::process;
 
@@ -117,7 +117,7 @@ fn table(outcomes: &[Outcome]) {
             "{:<4} {} ({})",
             outcome.row.id(),
             outcome.row.title,
-            outcome.mode
+            outcome.row.mode()
         );
         for metric in outcome.row.metrics {
             let of = |system| with_spread(outcome.spread(system, metric.figure));

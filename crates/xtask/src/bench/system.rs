@@ -5,12 +5,13 @@
 //! for what `settings` names.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::client;
 use crate::{kafka, oncelog, process};
 
 const READY_LIMIT: Duration = Duration::from_secs(120);
@@ -84,15 +85,19 @@ pub fn settings(system: System, durability: Durability) -> Vec<String> {
     settings
 }
 
-/// The release binaries.
+/// What is run: brokers, measuring programs, the client of the throughput rows.
 pub struct Binaries {
     pub dir: PathBuf,
+    pub client: PathBuf,
 }
+
+const PACKAGES: [&str; 2] = ["oncelog", "oncelog-bench"];
 
 impl Binaries {
     pub fn build() -> Result<Binaries> {
-        let dir = crate::cargo::build_packages(&["oncelog", "oncelog-bench"])?;
-        Ok(Binaries { dir })
+        let dir = crate::cargo::build_packages(&PACKAGES)?;
+        let client = client::build(&PACKAGES)?;
+        Ok(Binaries { dir, client })
     }
 
     /// A measuring program.
@@ -220,10 +225,6 @@ impl Broker {
             child.wait()?;
         }
         Ok(())
-    }
-
-    pub fn home(&self) -> &Path {
-        &self.home
     }
 }
 
