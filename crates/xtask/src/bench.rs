@@ -10,6 +10,8 @@
 mod client;
 mod outcome;
 mod own;
+mod page;
+mod plot;
 mod probe;
 mod report;
 mod row;
@@ -53,6 +55,11 @@ pub struct Args {
 impl Args {
     fn pairs(&self) -> usize {
         if self.quick { 2 } else { self.pairs }
+    }
+
+    /// Whether it is a run that docs/performance.md can be made of.
+    fn is_whole(&self) -> bool {
+        self.rows.is_empty() && self.only.is_empty() && !self.quick
     }
 
     fn seconds(&self) -> f64 {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Args;
 use super::outcome::{Outcome, Spread};
+use super::page;
 use super::probe::Figures;
 use super::row::{Better, Goal, Metric, Row};
 use super::system::{Durability, JVM, System, bench_dir, settings};
@@ -43,7 +44,8 @@ pub fn number(value: f64) -> String {
         large if large >= 100.0 => format!("{value:.0}"),
         large if large >= 10.0 => format!("{value:.1}"),
         small if small >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
+        smaller if smaller >= 0.1 => format!("{value:.3}"),
+        _ => format!("{value:.4}"),
     }
 }
 
@@ -78,14 +80,19 @@ pub fn goals(outcome: &Outcome, metric: &Metric) -> String {
 
 /// Writes the table and the files; whether every row holds up against Kafka and none has failed.
 pub fn report(args: &Args, outcomes: &[Outcome], took: Duration) -> Result<()> {
+    let run = description(args, took)?;
     let results = json!({
-        "run": description(args, took)?,
+        "run": run,
         "rows": outcomes.iter().map(Outcome::json).collect::<Vec<Value>>(),
     });
     let file = bench_dir().join("results.json");
     std::fs::write(&file, serde_json::to_string_pretty(&results)? + "\n")?;
     table(outcomes);
     println!("\nfigures of every measurement: target/bench/results.json");
+    if args.is_whole() {
+        page::write(outcomes, &run)?;
+        println!("written: docs/performance.md and its plots");
+    }
     let mut worse = Vec::new();
     for outcome in outcomes {
         let below = outcome
@@ -128,7 +135,7 @@ fn table(outcomes: &[Outcome]) {
                 of(System::Kafka),
                 of(System::Oncelog),
                 of(System::Floor),
-                with_spread(outcome.ratio(System::Kafka, metric.figure)),
+                page::ratio(outcome, metric),
                 goals(outcome, metric),
             );
         }
