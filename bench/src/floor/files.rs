@@ -124,3 +124,42 @@ impl Partition {
         (position, end - position)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a client is handed must begin at its offset and hold whole batches.
+    #[test]
+    fn ranges_are_whole_batches() {
+        let dir = std::env::temp_dir().join(format!("floor-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut files = Files::new(dir.clone());
+        files.create("t", 1).unwrap();
+        // Three batches of 100 bytes, two records each.
+        let mut batch = vec![0; 100];
+        batch[26] = 1;
+        for base in [0, 2, 4] {
+            assert_eq!(files.append("t", 0, &batch).unwrap(), base);
+        }
+        let partition = files.partition("t", 0).unwrap();
+        assert_eq!(partition.end_offset, 6);
+        let cases = [
+            (0, 1000, (0, 300)),
+            (0, 200, (0, 200)),
+            (1, 250, (0, 200)),
+            (2, 10, (100, 100)),
+            (5, 1000, (200, 100)),
+            (6, 1000, (300, 0)),
+        ];
+        for (offset, bytes_max, want) in cases {
+            assert_eq!(
+                partition.range(offset, bytes_max),
+                want,
+                "{offset} {bytes_max}"
+            );
+        }
+        files.delete("t").unwrap();
+        std::fs::remove_dir(dir).unwrap();
+    }
+}

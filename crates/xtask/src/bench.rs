@@ -88,6 +88,34 @@ pub fn run(args: &Args) -> Result<()> {
         }
         return Ok(());
     }
+    let worse = measure(args)?;
+    for line in &worse {
+        println!("{line}");
+    }
+    if !worse.is_empty() {
+        // The lines above have said it all.
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+/// Whether the harness works: a few short measurements without Kafka, of which none may fail. What
+/// they come to is not judged.
+pub fn smoke() -> Result<()> {
+    let failures = measure(&Args {
+        rows: vec![1, 7],
+        list: false,
+        pairs: 1,
+        seconds: 1.0,
+        quick: true,
+        only: vec![System::Oncelog, System::Floor],
+    })?;
+    ensure!(failures.is_empty(), "{}", failures.join("; "));
+    Ok(())
+}
+
+/// Measures, and reports; what has failed and what is below Kafka.
+fn measure(args: &Args) -> Result<Vec<String>> {
     let plan = plan(args)?;
     let _alone = lock()?;
     let binaries = Binaries::build()?;
@@ -102,7 +130,14 @@ pub fn run(args: &Args) -> Result<()> {
     let started = Instant::now();
     let mut outcomes = Vec::new();
     for stage in STAGES {
-        outcomes.extend(run_stage(&plan, &tools, stage)?);
+        let rows: Vec<_> = plan
+            .rows
+            .iter()
+            .filter(|row| row.is_of(stage))
+            .copied()
+            .collect();
+        let done = run_stage(&plan, &tools, stage, &rows);
+        outcomes.extend(done.unwrap_or_else(|error| failed(&plan, &rows, &error)));
     }
     outcomes.extend(run_own(&plan, &tools));
     outcomes.sort_by_key(|outcome| (outcome.row.numbers[0], outcome.row.part));
@@ -151,10 +186,30 @@ fn raise_open_files() -> Result<()> {
     setrlimit(Resource::Nofile, limit).context("raising the limit of open files")
 }
 
+/// The rows of a stage whose brokers could not be had.
+fn failed(plan: &Plan, rows: &[&'static Row], error: &anyhow::Error) -> Vec<Outcome> {
+    let why = format!("{error:#}");
+    println!("{why}");
+    let all = plan
+        .systems
+        .iter()
+        .map(|system| (*system, vec![Err(why.clone())]));
+    let measured: Measured = all.collect();
+    let outcome = |row: &&'static Row| Outcome {
+        row,
+        measured: measured.clone(),
+    };
+    rows.iter().map(outcome).collect()
+}
+
 /// The rows of one stage, on brokers that run for all of them.
-fn run_stage(plan: &Plan, tools: &Tools, stage: Stage) -> Result<Vec<Outcome>> {
-    let of_stage = |row: &Row| matches!(row.measure, Measure::On(of, _) if of == stage);
-    if !plan.rows.iter().any(|row| of_stage(row)) {
+fn run_stage(
+    plan: &Plan,
+    tools: &Tools,
+    stage: Stage,
+    rows: &[&'static Row],
+) -> Result<Vec<Outcome>> {
+    if rows.is_empty() {
         return Ok(Vec::new());
     }
     println!("\n=== {}", stage.describe());
@@ -172,19 +227,18 @@ fn run_stage(plan: &Plan, tools: &Tools, stage: Stage) -> Result<Vec<Outcome>> {
         rows::produce_small(&warm, broker).with_context(|| broker.system.name())?;
     }
     let mut outcomes = Vec::new();
-    for row in &plan.rows {
-        if let Measure::On(of, measure) = row.measure
-            && of == stage
-        {
-            println!("--- row {}: {}", row.id(), row.title);
-            for broker in &brokers {
-                // What fails here fails again below, and is reported there.
-                let _ = measure(&tools.lasting(DROPPED_SECONDS.min(plan.seconds)), broker);
-            }
-            outcomes.push(take_turns(row, plan.pairs, &brokers, |broker| {
-                (broker.system, measure(tools, broker))
-            }));
+    for row in rows {
+        let Measure::On(_, measure) = row.measure else {
+            continue;
+        };
+        println!("--- row {}: {}", row.id(), row.title);
+        for broker in &brokers {
+            // What fails here fails again below, and is reported there.
+            let _ = measure(&tools.lasting(DROPPED_SECONDS.min(plan.seconds)), broker);
         }
+        outcomes.push(take_turns(row, plan.pairs, &brokers, |broker| {
+            (broker.system, measure(tools, broker))
+        }));
     }
     Ok(outcomes)
 }

@@ -152,3 +152,74 @@ impl Outcome {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::rows::ROWS;
+
+    /// Row 1 with these throughputs; what is negative has failed.
+    fn outcome(kafka: &[f64], oncelog: &[f64]) -> Outcome {
+        let figures = |value: &f64| match *value {
+            failed if failed < 0.0 => Err("no answer".to_owned()),
+            value => Ok(Figures::from([("mb_per_s".to_owned(), value)])),
+        };
+        let all = |values: &[f64]| values.iter().map(figures).collect();
+        let measured = [(System::Kafka, all(kafka)), (System::Oncelog, all(oncelog))];
+        Outcome {
+            row: &ROWS[0],
+            measured: Measured::from(measured),
+        }
+    }
+
+    fn check(
+        kafka: &[f64],
+        oncelog: &[f64],
+        ratio: Option<f64>,
+        worse: Option<bool>,
+        met: Option<bool>,
+    ) {
+        let outcome = outcome(kafka, oncelog);
+        let metric = &outcome.row.metrics[0];
+        let found = outcome.ratio(System::Kafka, metric.figure);
+        assert_eq!(found.map(|spread| spread.median), ratio);
+        assert_eq!(outcome.worse(metric), worse);
+        // The goal is 1.6 times.
+        assert_eq!(outcome.met(metric, metric.goals[0]), met);
+    }
+
+    #[test]
+    fn ratios_are_taken_pair_by_pair() {
+        check(
+            &[1.0, 2.0, 4.0],
+            &[2.0, 2.0, 12.0],
+            Some(2.0),
+            Some(false),
+            Some(true),
+        );
+        check(
+            &[2.0, 2.0],
+            &[3.0, 2.0],
+            Some(1.25),
+            Some(false),
+            Some(false),
+        );
+        check(&[2.0], &[1.0], Some(0.5), Some(true), Some(false));
+    }
+
+    #[test]
+    fn a_failed_measurement_takes_its_pair_with_it_and_is_named() {
+        check(
+            &[1.0, -1.0, 1.0],
+            &[2.0, 9.0, 2.0],
+            Some(2.0),
+            Some(false),
+            Some(true),
+        );
+        check(&[-1.0], &[2.0], None, None, None);
+        assert_eq!(
+            outcome(&[-1.0, -1.0], &[2.0, 2.0]).failures(),
+            ["kafka: no answer"]
+        );
+    }
+}

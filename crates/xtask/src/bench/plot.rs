@@ -149,11 +149,8 @@ impl Axis {
             self.from.log10().floor() as i32,
             self.to.log10().ceil() as i32,
         );
-        let steps: &[f64] = if high - low > 3 {
-            &[1.0]
-        } else {
-            &[1.0, 2.0, 5.0]
-        };
+        let wide = self.to / self.from > 1000.0;
+        let steps: &[f64] = if wide { &[1.0] } else { &[1.0, 2.0, 5.0] };
         let powers = (low..=high).map(|exponent| 10f64.powi(exponent));
         let all = powers.flat_map(|power| steps.iter().map(move |step| power * step));
         all.filter(|tick| (self.from..=self.to).contains(tick))

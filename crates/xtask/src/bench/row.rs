@@ -19,6 +19,10 @@ impl Row {
         format!("{}{}", self.numbers[0], self.part)
     }
 
+    pub fn is_of(&self, stage: Stage) -> bool {
+        matches!(self.measure, Measure::On(of, _) if of == stage)
+    }
+
     /// What an acknowledgement means in it.
     pub fn mode(&self) -> &'static str {
         match self.measure {

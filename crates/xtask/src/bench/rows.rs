@@ -276,9 +276,10 @@ pub const ROWS: &[Row] = &[
         &[18],
         "a",
         "create 1,000 partitions",
-        Own(own::partitions_1000, 3),
+        Own(own::partitions_1000, 2),
         &[
             metric("create_s", "all there", "s", Lower, &[]),
+            metric("cpu_s", "CPU until idle", "s", Lower, &[]),
             metric("idle_cpu_percent", "idle CPU", "% of a core", Lower, &[]),
         ],
     ),
@@ -289,6 +290,7 @@ pub const ROWS: &[Row] = &[
         Own(own::partitions_5000, 2),
         &[
             metric("create_s", "all there", "s", Lower, &[Figure(2.0)]),
+            metric("cpu_s", "CPU until idle", "s", Lower, &[]),
             metric(
                 "idle_cpu_percent",
                 "idle CPU",
