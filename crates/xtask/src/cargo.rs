@@ -13,6 +13,33 @@ use crate::{process, toolbox};
 
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 
+/// Builds these packages for release and returns the directory of their binaries.
+pub fn build_packages(packages: &[&str]) -> Result<PathBuf> {
+    toolbox::need(&[&toolbox::MAKE])?;
+    let mut command = cargo(&["build", "--release", "--quiet"]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    process::run(&mut command, BUILD_LIMIT)?;
+    Ok(target_dir()?.join("release"))
+}
+
+/// What cargo says of the build scripts of these packages and of all that they depend on.
+pub fn build_scripts(packages: &[&str]) -> Result<Vec<serde_json::Value>> {
+    let mut command = cargo(&["build", "--release", "--quiet", "--message-format=json"]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    let mut scripts = Vec::new();
+    for line in process::output(&mut command)?.lines() {
+        let message: serde_json::Value = serde_json::from_str(line)?;
+        if message["reason"] == "build-script-executed" {
+            scripts.push(message);
+        }
+    }
+    Ok(scripts)
+}
+
 /// The packages whose release binaries the suites run.
 const RELEASE: [&str; 3] = ["oncelog", "oncelog-sim", "rdkafka-smoke"];
 
@@ -32,12 +59,7 @@ pub fn build_release() -> Result<()> {
     if BUILT.get().is_some() {
         return Ok(());
     }
-    toolbox::need(&[&toolbox::MAKE])?;
-    let mut command = cargo(&["build", "--release", "--quiet"]);
-    for package in RELEASE {
-        command.args(["--package", package]);
-    }
-    process::run(&mut command, BUILD_LIMIT)?;
+    build_packages(&RELEASE)?;
     let _ = BUILT.set(());
     Ok(())
 }

@@ -4,8 +4,8 @@
 //! own defaults but for what a single node needs. `start` returns when it answers.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -61,10 +61,6 @@ fn home() -> PathBuf {
     crate::root().join("target/kafka")
 }
 
-pub fn data_dir() -> PathBuf {
-    home().join("data")
-}
-
 /// Starts the peer and returns its bootstrap address.
 pub fn start(port: u16, keep: bool, settings: &[String]) -> Result<String> {
     ensure!(
@@ -79,18 +75,7 @@ pub fn start(port: u16, keep: bool, settings: &[String]) -> Result<String> {
     if !keep && home().exists() {
         std::fs::remove_dir_all(home())?;
     }
-    std::fs::create_dir_all(home())?;
-    let properties = home().join("server.properties");
-    std::fs::write(&properties, server_properties(port, settings))?;
-    if !data_dir().join("meta.properties").exists() {
-        format(&properties)?;
-    }
-    let log = std::fs::File::create(home().join("kafka.log"))?;
-    let mut java = toolbox::java(None, "INFO", "512M")?;
-    java.arg("kafka.Kafka")
-        .arg(&properties)
-        .stdin(Stdio::null());
-    java.stdout(log.try_clone()?).stderr(log);
+    let mut java = prepare(&home(), port, settings, &["-Xmx512M"])?;
     let mut child = process::spawn_apart(&mut java)?;
     std::fs::write(home().join("pid"), child.id().to_string())?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
@@ -109,8 +94,27 @@ pub fn start(port: u16, keep: bool, settings: &[String]) -> Result<String> {
     Ok(address.to_string())
 }
 
-fn server_properties(port: u16, settings: &[String]) -> String {
-    let data = data_dir();
+/// The command that starts a broker in `home`, which is made ready for it: configuration, and a
+/// formatted data directory if it has none. Its output goes to kafka.log there. A setting given
+/// twice has its last value.
+pub fn prepare(home: &Path, port: u16, settings: &[String], jvm: &[&str]) -> Result<Command> {
+    std::fs::create_dir_all(home)?;
+    let properties = home.join("server.properties");
+    let data = home.join("data");
+    std::fs::write(&properties, server_properties(&data, port, settings))?;
+    if !data.join("meta.properties").exists() {
+        format(&properties)?;
+    }
+    let log = std::fs::File::create(home.join("kafka.log"))?;
+    let mut java = toolbox::java(None, "INFO", "512M")?;
+    // The last -Xmx counts.
+    java.args(jvm).arg("kafka.Kafka").arg(&properties);
+    java.stdin(Stdio::null());
+    java.stdout(log.try_clone()?).stderr(log);
+    Ok(java)
+}
+
+fn server_properties(data: &Path, port: u16, settings: &[String]) -> String {
     let mut text = format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
@@ -138,7 +142,7 @@ fn server_properties(port: u16, settings: &[String]) -> String {
     text
 }
 
-fn format(properties: &std::path::Path) -> Result<()> {
+fn format(properties: &Path) -> Result<()> {
     let id = process::output(
         toolbox::java(None, "ERROR", "256M")?.args(["kafka.tools.StorageTool", "random-uuid"]),
     )?;

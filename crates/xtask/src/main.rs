@@ -1,5 +1,6 @@
 //! `cargo xtask <command>`: the project's own automation, one file per command.
 
+mod bench;
 mod cargo;
 mod codegen;
 mod conformance;
@@ -32,6 +33,8 @@ enum Command {
     Conformance(conformance::Args),
     /// Start or stop Apache Kafka, as a peer to compare with.
     Kafka(kafka::Args),
+    /// Measure Oncelog beside Apache Kafka, and write docs/performance.md.
+    Bench(bench::Args),
     /// Have Kafka's DumpLogSegments read a data directory; any complaint fails.
     DumpLog(dump_log::Args),
     /// Let clients that mean no good at a broker, a million connections of them.
@@ -51,6 +54,7 @@ fn main() -> anyhow::Result<()> {
         Command::Smoke(args) => smoke::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Kafka(args) => kafka::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::DumpLog(args) => dump_log::run(&args),
         Command::Hostile(args) => hostile::run(&args),
         Command::Mutants(args) => mutants::run(&args),

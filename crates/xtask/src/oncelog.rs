@@ -33,26 +33,9 @@ impl Oncelog {
         if home.exists() {
             std::fs::remove_dir_all(home)?;
         }
-        std::fs::create_dir_all(home)?;
         // A port that is free now.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let log = std::fs::File::create(home.join("log"))?;
-        let mut command = Command::new(binary);
-        command
-            .arg("start")
-            .arg("--data-dir")
-            .arg(home.join("data"));
-        command
-            .arg("--set")
-            .arg(format!("listeners=PLAINTEXT://{address}"));
-        command.args(["--set", "http.listener="]);
-        for setting in settings {
-            command.args(["--set", setting]);
-        }
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        let mut command = command(binary, home, address, settings)?;
         let child = process::spawn(&mut command)?;
         let mut oncelog = Oncelog {
             child,
@@ -99,6 +82,31 @@ impl Oncelog {
         }
         Ok(self.home.join("data"))
     }
+}
+
+/// The command that starts `binary` with its data in `home`/data and its output in `home`/log.
+pub fn command(
+    binary: &Path,
+    home: &Path,
+    address: SocketAddr,
+    settings: &[impl AsRef<str>],
+) -> Result<Command> {
+    std::fs::create_dir_all(home)?;
+    let log = std::fs::File::create(home.join("log"))?;
+    let mut command = Command::new(binary);
+    command.arg("start").arg("--data-dir");
+    command.arg(home.join("data"));
+    let own = [
+        format!("listeners=PLAINTEXT://{address}"),
+        "http.listener=".to_owned(),
+    ];
+    let own = own.iter().map(String::as_str);
+    for setting in own.chain(settings.iter().map(AsRef::as_ref)) {
+        command.args(["--set", setting]);
+    }
+    command.stdin(Stdio::null());
+    command.stdout(log.try_clone()?).stderr(log);
+    Ok(command)
 }
 
 impl Drop for Oncelog {

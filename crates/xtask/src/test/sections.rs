@@ -12,7 +12,7 @@ use super::{Section, World};
 use crate::cargo::{build_release, cargo, release_binary};
 use crate::smoke::{Client, smoke};
 use crate::tally::Tally;
-use crate::{codegen, conformance, dump_log, fuzz, mutants, process, tidy, toolbox};
+use crate::{bench, codegen, conformance, dump_log, fuzz, mutants, process, tidy, toolbox};
 
 pub const SECTIONS: &[Section] = &[
     Section {
@@ -114,6 +114,11 @@ pub const SECTIONS: &[Section] = &[
         name: "shutdown",
         about: "SIGTERM after all of that",
         run: shutdown,
+    },
+    Section {
+        name: "bench",
+        about: "the measuring programs give figures, which nobody judges here",
+        run: |_| passes(bench::smoke),
     },
     Section {
         name: "kafka-reads",
