@@ -13,7 +13,7 @@ use crate::tally::Tally;
 use crate::{kafka, process, toolbox};
 
 /// A client's whole run. The slowest, Kafka's tools, takes two minutes.
-const LIMIT: Duration = Duration::from_secs(10 * 60);
+const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
 pub enum Client {
