@@ -239,15 +239,19 @@ impl World {
 
     /// Runs one process, and says what became of each of its tests.
     fn run_job(&self, job: &Job, conf: &Path) -> Result<Vec<Row>> {
-        let part = job
-            .part
-            .as_deref()
-            .map_or(String::new(), |part| format!("-{part}"));
-        let log = format!("{}{part}-{}.log", job.number(), self.scenario);
-        let log = self.logs.join(log);
-        let report = log.with_extension("json");
-        if report.exists() {
-            std::fs::remove_file(&report)?;
+        let part = job.part.as_deref().unwrap_or("all");
+        let name = format!("{}-{part}-{}", job.number(), self.scenario);
+        let log = self.logs.join(format!("{name}.log"));
+        // In the runner's own directory, because it has only 128 bytes for the path.
+        let protocol = if self.consumer_protocol {
+            "consumer"
+        } else {
+            "classic"
+        };
+        let report = format!("report-{protocol}-{name}.json");
+        let report_path = self.tests.join(&report);
+        if report_path.exists() {
+            std::fs::remove_file(&report_path)?;
         }
         let mut runner = self.runner(job, conf);
         runner.env("TEST_REPORT", &report);
@@ -256,7 +260,7 @@ impl World {
         let took = started.elapsed();
         let said = std::fs::read(&log).with_context(|| log.display().to_string())?;
         let said = output::without_colours(&String::from_utf8_lossy(&said));
-        let states = std::fs::read_to_string(&report).unwrap_or_default();
+        let states = std::fs::read_to_string(&report_path).unwrap_or_default();
         let mut rows = Vec::new();
         for test in &job.tests {
             let (mut outcome, mut why) =

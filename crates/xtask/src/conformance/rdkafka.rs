@@ -1,7 +1,8 @@
 //! The integration tests of the crate `rdkafka` that Cargo.lock pins, each test in its own process.
 //!
 //! They are built in target/conformance/rdkafka, a workspace of its own with the crate's own lock
-//! file, so that nothing of theirs comes into ours.
+//! file, so that nothing of theirs comes into ours. Two lines of theirs are changed, which want the
+//! broker at localhost:9092 where the others take the address that they are told.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,12 +18,28 @@ use crate::{process, toolbox};
 
 pub const SUITE: &str = "rdkafka";
 
+/// A file, a line in it, and what it becomes.
+const CHANGES: [[&str; 3]; 2] = [
+    [
+        "tests/test_high_producers.rs",
+        r#".set("bootstrap.servers", "localhost")"#,
+        r#".set("bootstrap.servers", crate::utils::get_bootstrap_server())"#,
+    ],
+    [
+        "tests/test_metadata.rs",
+        "assert_eq!(broker_metadata[0].port(), 9092);",
+        r#"assert!(crate::utils::get_bootstrap_server()
+            .ends_with(&format!(":{}", broker_metadata[0].port())));"#,
+    ],
+];
+
 const BUILD_LIMIT: Duration = Duration::from_secs(30 * 60);
 const TEST_LIMIT: Duration = Duration::from_secs(3 * 60);
 
 pub fn run(target: &Target, expectations: &Expectations, only: &[String]) -> Result<Vec<Row>> {
     let binaries = built()?;
-    let broker = target.start(SUITE, &["num.partitions=3"])?;
+    // What the tests take for granted.
+    let broker = target.start(SUITE, &["num.partitions=3", "node.id=0"])?;
     let logs = toolbox::conformance_dir().join("logs").join(SUITE);
     std::fs::create_dir_all(&logs)?;
     let mut rows = Vec::new();
@@ -58,10 +75,17 @@ fn built() -> Result<Vec<(String, PathBuf)>> {
     toolbox::need(&[&toolbox::MAKE, &toolbox::GCC])?;
     toolbox::need_headers(&[&toolbox::ZLIB])?;
     let dir = toolbox::conformance_dir().join("rdkafka");
-    sources::copied("rdkafka", "[workspace]", &dir, || {
+    sources::copied("rdkafka", &CHANGES.concat().concat(), &dir, || {
         let manifest = dir.join("Cargo.toml");
         let text = std::fs::read_to_string(&manifest)?;
-        Ok(std::fs::write(&manifest, format!("{text}\n[workspace]\n"))?)
+        std::fs::write(&manifest, format!("{text}\n[workspace]\n"))?;
+        for [file, line, instead] in CHANGES {
+            let text = std::fs::read_to_string(dir.join(file))?;
+            let changed = text.replace(line, instead);
+            ensure!(changed != text, "{file} has no line `{line}` any more");
+            std::fs::write(dir.join(file), changed)?;
+        }
+        Ok(())
     })?;
     println!("building rdkafka's tests (a few minutes, once)");
     let mut command = crate::cargo::cargo(&["test", "--no-run", "--quiet", "--locked"]);
