@@ -122,6 +122,10 @@ impl Before {
         } = world;
         let logs = live_logs(&disk);
         let batches = placed(&logs);
+        for batch in &seen.batches {
+            let on_disk = batches.iter().any(|placed| placed.batch == *batch);
+            assert!(on_disk, "acknowledged and not on disk: {:?}", batch.header);
+        }
         Before {
             clean: story.ends_clean(),
             bodies: batches

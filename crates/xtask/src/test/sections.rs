@@ -140,7 +140,11 @@ fn passes(step: impl FnOnce() -> Result<()>) -> Result<Tally> {
 }
 
 fn format(_: &mut World) -> Result<Tally> {
-    passes(|| process::run(&mut cargo(&["fmt", "--all", "--check"]), QUICK))
+    passes(|| {
+        process::run(&mut cargo(&["fmt", "--all", "--check"]), QUICK)?;
+        let fuzz = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
+        process::run(&mut cargo(&fuzz), QUICK)
+    })
 }
 
 fn clippy(_: &mut World) -> Result<Tally> {
