@@ -5,13 +5,13 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use oncelog_wire::messages::{
-    CreateTopicsRequest, DeleteTopicsRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
-    create_topics_request, list_offsets_request, metadata_request, produce_request,
+    CreateTopicsRequest, DeleteTopicsRequest, ListOffsetsRequest, ProduceRequest,
+    create_topics_request, list_offsets_request, produce_request,
 };
 use oncelog_wire::records::BatchBuilder;
 use oncelog_wire::{ApiKey, ErrorCode, Records, RequestBody, ResponseBody, frame};
@@ -83,7 +83,8 @@ impl Broker {
         Ok(body)
     }
 
-    /// Creates a topic and returns when each of its partitions has a leader.
+    /// Creates a topic and returns when each of its partitions answers for its end. Metadata that names
+    /// a leader may come before that leader has its log.
     pub fn create_topic(&mut self, name: &str, partitions: i32) -> Result<()> {
         let topic = create_topics_request::CreatableTopic {
             name: name.to_owned(),
@@ -105,33 +106,16 @@ impl Broker {
                 result.error_message.as_deref().unwrap_or("-")
             )
         })?;
-        while self.led(name)? < partitions as usize {
+        let created = Instant::now();
+        while let Err(error) = self.ends(name, partitions) {
+            ensure!(
+                created.elapsed() < ANSWER_LIMIT,
+                "topic {name} is not there: {error:#}"
+            );
             // An answer about thousands of partitions is itself work for the broker.
             std::thread::sleep(Duration::from_millis(2 + partitions as u64 / 200));
         }
         Ok(())
-    }
-
-    /// How many partitions of a topic have a leader.
-    fn led(&mut self, name: &str) -> Result<usize> {
-        let request = MetadataRequest {
-            topics: Some(vec![metadata_request::MetadataRequestTopic {
-                name: Some(name.to_owned()),
-                ..Default::default()
-            }]),
-            allow_auto_topic_creation: false,
-            ..Default::default()
-        };
-        let ResponseBody::Metadata(answer) = self.ask(7, request)? else {
-            bail!("not an answer to Metadata");
-        };
-        let topic = answer.topics.first().context("no topic in the answer")?;
-        let led = |error_code: i16, leader: i32| error_code == 0 && leader >= 0;
-        Ok(topic
-            .partitions
-            .iter()
-            .filter(|p| led(p.error_code, p.leader_id))
-            .count())
     }
 
     pub fn delete_topic(&mut self, name: &str) -> Result<()> {

@@ -82,15 +82,6 @@ pub fn recovered(args: &Recovered) -> Result<Figures> {
 pub fn one_each(args: &OneEach) -> Result<Figures> {
     let mut broker = Broker::connect(&args.bootstrap)?;
     broker.create_topic(&args.topic, args.partitions)?;
-    // Metadata that names a leader may come before the leader has its log.
-    let started = Instant::now();
-    while let Err(error) = broker.ends(&args.topic, args.partitions) {
-        ensure!(
-            started.elapsed() < LIMIT,
-            "the partitions are not there: {error:#}"
-        );
-        std::thread::sleep(Duration::from_millis(20));
-    }
     let all: Vec<i32> = (0..args.partitions).collect();
     for some in all.chunks(PARTITIONS_PER_REQUEST) {
         broker.produce(&args.topic, some, b"one record of a few bytes")?;

@@ -130,12 +130,8 @@ fn measure(args: &Args) -> Result<Vec<String>> {
     let started = Instant::now();
     let mut outcomes = Vec::new();
     for stage in STAGES {
-        let rows: Vec<_> = plan
-            .rows
-            .iter()
-            .filter(|row| row.is_of(stage))
-            .copied()
-            .collect();
+        let of_stage = plan.rows.iter().filter(|row| row.is_of(stage));
+        let rows: Vec<&'static Row> = of_stage.copied().collect();
         let done = run_stage(&plan, &tools, stage, &rows);
         outcomes.extend(done.unwrap_or_else(|error| failed(&plan, &rows, &error)));
     }

@@ -58,9 +58,12 @@ impl Tools<'_> {
         let mut probe = self.against(broker, name, args);
         let pid = broker.pid()?.to_string();
         probe.args(["--topic", &topic, "--pid", &pid]);
-        let figures = figures(&mut probe)?;
-        self::figures(&mut self.against(broker, "delete", &["--topic", &topic]))?;
-        Ok(figures)
+        let found = figures(&mut probe);
+        // Also after a failure, or its data would stay in memory under the measurements to come.
+        let deleted = figures(&mut self.against(broker, "delete", &["--topic", &topic]));
+        let found = found?;
+        deleted.context("deleting the topic")?;
+        Ok(found)
     }
 
     /// A program with the broker's address and these arguments.
