@@ -114,7 +114,13 @@ impl Partition {
     pub fn shut_down(&mut self, now: Now) -> Vec<Work> {
         assert!(self.is_idle(), "appends are in flight");
         let mut ops = self.log.shut_down();
-        ops.push(self.take_snapshot(now.instant, self.log.end_offset(), false));
+        let end = self.log.end_offset();
+        // Without producers a snapshot only saves the next start a replay of headers.
+        let nothing_to_replay = end == self.log.start_offset();
+        let known = nothing_to_replay || self.snapshots.newest() == Some(end);
+        if !self.producers.is_empty() || !known {
+            ops.push(self.take_snapshot(now.instant, end, false));
+        }
         ops.into_iter().map(Work::unwatched).collect()
     }
 

@@ -49,6 +49,7 @@ scripts! {
     log_append_time
     restart
     sequences
+    shutdown
     watermark
 }
 

@@ -25,6 +25,7 @@ use oncelog_wire::clock::{Instant, Now};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 pub struct Core {
@@ -40,6 +41,8 @@ pub struct Core {
     /// more than one tick too many.
     armed: AtomicU64,
     deadline_moved: Notify,
+    /// How often threads came back with finished disk work.
+    completions: AtomicU64,
     /// No further requests are taken (a shutdown has begun).
     draining: AtomicBool,
     /// No further inputs are taken.
@@ -88,6 +91,7 @@ impl Core {
             reads,
             armed: AtomicU64::new(u64::MAX),
             deadline_moved: Notify::new(),
+            completions: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             stopped_changed: Notify::new(),
@@ -164,6 +168,17 @@ impl Core {
 
     fn has_ended(&self) -> bool {
         self.stopped.load(Ordering::SeqCst) || self.fatal.has_failed()
+    }
+
+    /// Returns when no disk work was finished for so long.
+    pub async fn stalled(&self, wait: Duration) {
+        loop {
+            let before = self.completions.load(Ordering::Relaxed);
+            tokio::time::sleep(wait).await;
+            if self.completions.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
     }
 
     /// Returns when the core has ended its shutdown.
@@ -329,6 +344,7 @@ impl Touched {
 
 impl Completions for Core {
     fn completed(&self, done: Vec<(OpId, DiskOutcome)>) {
+        self.completions.fetch_add(1, Ordering::Relaxed);
         let input = |(op, outcome)| Input::DiskDone { op, outcome };
         self.submit(done.into_iter().map(input));
     }

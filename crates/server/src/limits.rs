@@ -101,7 +101,8 @@ pub const READER_THREADS: usize = 2;
 /// each partition's files. With fewer, what others have left unsynced there would cost more.
 pub const SETTLE_ENTRIES_MIN: usize = 64;
 
-/// How long a clean shutdown may take before the process gives up waiting.
+/// How long a clean shutdown may make no progress before the process gives up waiting. (All of it may
+/// take long: each of thousands of partitions has files to sync.)
 pub const SHUTDOWN_WAIT: Duration = Duration::from_secs(30);
 
 const _: () = assert!(SCRATCH_BYTES >= 4096);

@@ -55,7 +55,7 @@ pub enum StartError {
 #[derive(Debug, thiserror::Error)]
 pub enum ShutdownError {
     #[error(
-        "the broker did not come to rest within {0:?} and was stopped; the next start recovers \
+        "the shutdown made no progress for {0:?} and was given up; the next start recovers \
          from the log, nothing that was acknowledged is lost"
     )]
     TimedOut(Duration),
@@ -185,7 +185,7 @@ impl RunningServer {
                 let failure = self.core.fatal.failure().expect("reported").clone();
                 Err(ShutdownError::Failed(failure))
             }
-            () = tokio::time::sleep(wait) => Err(ShutdownError::TimedOut(wait)),
+            () = self.core.stalled(wait) => Err(ShutdownError::TimedOut(wait)),
         };
         self.end().await;
         result
