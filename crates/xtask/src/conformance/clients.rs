@@ -43,6 +43,7 @@ fn name(client: Client) -> &'static str {
         Client::Confluent => "confluent-kafka",
         Client::Node => "kafkajs",
         Client::Java => "kafka-clients (Java)",
+        Client::Tools => "Kafka's console tools",
         Client::Rdkafka => "rdkafka",
     }
 }
