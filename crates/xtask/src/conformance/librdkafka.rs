@@ -33,7 +33,7 @@ pub const SUITE: &str = "librdkafka";
 pub const SUITE_CONSUMER: &str = "librdkafka, group.protocol=consumer";
 
 /// A number's tests together. The runner has a limit per test of its own; this is for when it hangs.
-const LIMIT: Duration = Duration::from_secs(15 * 60);
+const LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// What the suite takes for granted: four partitions, and Kafka's default wait for a first
 /// generation, by which two consumers that start together get one assignment and not two.
