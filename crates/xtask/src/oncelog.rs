@@ -13,7 +13,8 @@ use anyhow::{Result, bail, ensure};
 use crate::process;
 
 const READY_LIMIT: Duration = Duration::from_secs(10);
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// A shutdown syncs every partition; after the larger suites there are thousands.
+const STOP_LIMIT: Duration = Duration::from_secs(120);
 
 pub struct Oncelog {
     child: Child,

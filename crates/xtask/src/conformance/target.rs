@@ -67,7 +67,15 @@ impl Broker {
             Broker::Kafka(_) => return kafka::stop().map(|()| None),
             Broker::Oncelog(oncelog) => oncelog,
         };
-        let found = dump_log::dump(&oncelog.stop()?)?;
+        let test = format!("after {suite}");
+        let found = match oncelog.stop() {
+            Ok(data) => dump_log::dump(&data)?,
+            Err(error) => {
+                let why = format!("{error:#}");
+                println!("{why}");
+                return Ok(Some(Row::new(DUMP, &test, Outcome::Fail, &why)));
+            }
+        };
         println!("DumpLogSegments after {suite}: {}", found.line());
         let outcome = match found.complaints.as_slice() {
             [] if found.records > 0 => Outcome::Pass,
