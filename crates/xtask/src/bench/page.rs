@@ -74,13 +74,13 @@ fn plots(outcomes: &[Outcome]) -> Vec<(&'static str, Plot)> {
     let of = |figure: &str| -> Vec<Line> {
         let lines = outcomes
             .iter()
-            .map(|outcome| line(outcome, figure, outcome.row.title));
+            .map(|outcome| line(outcome, figure, outcome.row.label()));
         lines.filter(|line| !line.values.is_empty()).collect()
     };
     let mut latencies = Vec::new();
     for outcome in outcomes {
         let percentiles = PERCENTILES.iter().map(|(figure, title)| {
-            line(outcome, figure, &format!("{}, {title}", outcome.row.title))
+            line(outcome, figure, format!("{}, {title}", outcome.row.label()))
         });
         latencies.extend(percentiles.filter(|line| !line.values.is_empty()));
     }
@@ -112,10 +112,9 @@ fn plots(outcomes: &[Outcome]) -> Vec<(&'static str, Plot)> {
     ]
 }
 
-fn line(outcome: &Outcome, figure: &str, title: &str) -> Line {
+fn line(outcome: &Outcome, figure: &str, label: String) -> Line {
     let value = |system| Some((system, outcome.spread(system, figure)?));
     let values = SYSTEMS.into_iter().filter_map(value).collect();
-    let label = format!("{} {title}", outcome.row.id());
     Line { label, values }
 }
 
@@ -167,4 +166,53 @@ fn metric_row(outcome: &Outcome, metric: &Metric) -> String {
         ratio(outcome, metric),
         goals(outcome, metric)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::outcome::Measured;
+    use crate::bench::probe::Figures;
+    use crate::bench::rows::ROWS;
+
+    fn row_1() -> Outcome {
+        let of = |mb_per_s: f64| Ok(Figures::from([("mb_per_s".to_owned(), mb_per_s)]));
+        Outcome {
+            row: &ROWS[0],
+            measured: Measured::from([
+                (System::Kafka, vec![of(500.0), of(400.0)]),
+                (
+                    System::Oncelog,
+                    vec![of(400.0), Err("no | answer".to_owned())],
+                ),
+            ]),
+        }
+    }
+
+    #[test]
+    fn the_table_shows_what_is_below_kafka_and_what_has_failed() {
+        let mut text = String::new();
+        table(&mut text, &[row_1()]);
+        let lines: Vec<&str> = text.lines().collect();
+        let throughput = "| | throughput, MB/s | 450 (400..500) | 400 (400..400) | - | \
+                          0.800 (0.800..0.800) **below Kafka** | >= 1.6x: not met |";
+        assert_eq!(lines[3], throughput);
+        assert_eq!(lines[5], "| | **failed** oncelog: no / answer | | | | | |");
+    }
+
+    #[test]
+    fn only_what_was_measured_is_plotted() {
+        let drawn: Vec<bool> = plots(&[row_1()])
+            .iter()
+            .map(|(_, plot)| plot.svg().is_some())
+            .collect();
+        assert_eq!(drawn, [true, false, false]);
+    }
+
+    #[test]
+    fn the_page_has_its_markers() {
+        let page = std::fs::read_to_string(crate::root().join(PAGE)).unwrap();
+        let (_, rest) = page.split_once(BEGIN).unwrap();
+        assert!(rest.contains(END));
+    }
 }

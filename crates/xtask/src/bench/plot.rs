@@ -22,9 +22,9 @@ pub struct Plot {
     pub lines: Vec<Line>,
 }
 
-const WIDTH: f64 = 900.0;
+const WIDTH: f64 = 980.0;
 /// Where labels end and the axis begins.
-const LEFT: f64 = 370.0;
+const LEFT: f64 = 450.0;
 const RIGHT: f64 = 40.0;
 const TOP: f64 = 70.0;
 const BOTTOM: f64 = 50.0;

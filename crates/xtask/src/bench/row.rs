@@ -19,6 +19,15 @@ impl Row {
         format!("{}{}", self.numbers[0], self.part)
     }
 
+    /// Number and title, as a plot shows them.
+    pub fn label(&self) -> String {
+        let suffix = match self.measure {
+            Measure::On(stage, _) => stage.suffix(),
+            Measure::Own(..) => Stage::PageCache.suffix(),
+        };
+        format!("{} {}{suffix}", self.id(), self.title)
+    }
+
     pub fn is_of(&self, stage: Stage) -> bool {
         matches!(self.measure, Measure::On(of, _) if of == stage)
     }
@@ -63,6 +72,15 @@ impl Stage {
             Stage::PageCache => all(PageCache),
             Stage::Fsync => all(Fsync),
             Stage::OursFsync => vec![(System::Kafka, PageCache), (System::Oncelog, Fsync)],
+        }
+    }
+
+    /// For a label in a plot, where most rows are without fsync.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Stage::PageCache => "",
+            Stage::Fsync => ", fsync",
+            Stage::OursFsync => ", fsync / page cache",
         }
     }
 
