@@ -13,7 +13,7 @@ use crate::{process, toolbox};
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// The packages whose release binaries the suites run.
-const RELEASE: [&str; 3] = ["oncelog", "oncelog-sim", "rdkafka-smoke"];
+const RELEASE: [&str; 4] = ["oncelog", "oncelog-sim", "crash-campaign", "rdkafka-smoke"];
 
 pub fn cargo(args: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -2,6 +2,7 @@
 
 mod cargo;
 mod codegen;
+mod crash;
 mod dump_log;
 mod kafka;
 mod mutants;
@@ -29,6 +30,8 @@ enum Command {
     Kafka(kafka::Args),
     /// Have Kafka's DumpLogSegments read a data directory; any complaint fails.
     DumpLog(dump_log::Args),
+    /// Kill, cut the power, fill disks, fail syncs, damage files, jump clocks; count what is lost.
+    Crash(crash::Args),
     /// Plant known bugs and demand that the simulator finds each of them.
     Mutants(mutants::Args),
     /// Generate crates/wire/src/messages from Kafka's schemas.
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Command::Smoke(args) => smoke::run(&args),
         Command::Kafka(args) => kafka::run(&args),
         Command::DumpLog(args) => dump_log::run(&args),
+        Command::Crash(args) => crash::run(&args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Codegen(args) => codegen::run(&args),
     }

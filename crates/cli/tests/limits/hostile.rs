@@ -4,9 +4,9 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crate::process::{Broker, say};
+use crash_campaign::process::{Broker, say};
 use crate::raw::{self, Client};
-use crate::{alone, mib};
+use crate::{ONCELOG, alone, mib};
 
 /// What a broker may hold beside what its configuration lets it: buffers of its threads, the
 /// allocator's reserves.
@@ -30,7 +30,7 @@ fn others(broker: &mut Broker, what: &str, before: u64, may_grow: u64) {
 
 /// A broker with a topic that has been used a little, and its memory then.
 fn used(settings: &[&str]) -> (Broker, u64) {
-    let broker = Broker::started(settings);
+    let broker = Broker::started(ONCELOG, settings);
     let mut client = Client::connect(broker.port()).unwrap();
     client.create_topic("events", &[]);
     raw::bystander(broker.port(), "events", 50);
