@@ -147,7 +147,9 @@ pub fn run(task: &Task) -> Report {
         load.look(&mut report);
     }
     let spread = idle.finish(&bootstrap, &mut report);
-    say(&format!("  the broker's timestamps spread over {spread:.0?}"));
+    say(&format!(
+        "  the broker's timestamps spread over {spread:.0?}"
+    ));
     load.finish(&mut report);
     clock.set(0).unwrap();
     assert!(broker.terminate().success(), "{}", broker.tail());
@@ -198,8 +200,13 @@ impl Idle {
     fn send(&mut self, offset: i64) {
         let number = self.sent.len().to_string();
         self.sent.push(offset);
-        let record = BaseRecord::<(), _>::to(STAMPED).partition(0).payload(&number);
-        self.producer.send(record).map_err(|(error, _)| error).unwrap();
+        let record = BaseRecord::<(), _>::to(STAMPED)
+            .partition(0)
+            .payload(&number);
+        self.producer
+            .send(record)
+            .map_err(|(error, _)| error)
+            .unwrap();
         self.producer.flush(client::PATIENCE).unwrap();
         if let Some((code, why)) = self.producer.client().fatal_error() {
             panic!("a producer that paused over a jump: {code}: {why}");
@@ -217,7 +224,10 @@ impl Idle {
         let mut times = Vec::new();
         let mut values = Vec::new();
         while values.len() < sent {
-            let message = reader.poll(client::PATIENCE).expect("there is more").unwrap();
+            let message = reader
+                .poll(client::PATIENCE)
+                .expect("there is more")
+                .unwrap();
             times.push(message.timestamp().to_millis().unwrap());
             values.push(message.payload().unwrap_or_default().to_vec());
         }
@@ -225,13 +235,17 @@ impl Idle {
         report.acknowledged += sent;
         if values != want {
             report.reordered += 1;
-            report.broken.push(format!("{STAMPED} holds something else than was sent"));
+            report
+                .broken
+                .push(format!("{STAMPED} holds something else than was sent"));
         }
         let spread = times.iter().max().unwrap() - times.iter().min().unwrap();
         let jumped = self.sent.iter().max().unwrap() - self.sent.iter().min().unwrap();
         // Real time passed, too.
         if spread < 1_000 * jumped - 1_000 * 60 * 10 || (jumped > 0 && spread == 0) {
-            report.broken.push("the broker's clock did not jump".to_owned());
+            report
+                .broken
+                .push("the broker's clock did not jump".to_owned());
         }
         Duration::from_millis(spread as u64)
     }
@@ -279,7 +293,10 @@ impl Steady {
         let steady = Steady { consumer, protocol };
         let began = std::time::Instant::now();
         while steady.assigned() == 0 {
-            assert!(began.elapsed() < client::PATIENCE, "{protocol}: no partition");
+            assert!(
+                began.elapsed() < client::PATIENCE,
+                "{protocol}: no partition"
+            );
             steady.poll();
         }
         steady
@@ -304,4 +321,3 @@ impl Steady {
         }
     }
 }
-

@@ -15,7 +15,9 @@ use crash_campaign::process::say;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Ext4,
-    /// Its metadata is written in place: a device that fails takes nothing else along.
+    /// Journal and inodes have their place on the device from the beginning: if the device fails,
+    /// then for what is written later.
+    Ext4Allocated,
     Ext4WithoutJournal,
     Xfs,
 }
@@ -77,6 +79,16 @@ impl Image {
         };
         make.args(match format {
             Format::Ext4 => &["-q", "-F"][..],
+            Format::Ext4Allocated => &[
+                "-q",
+                "-F",
+                "-N",
+                "1024",
+                "-J",
+                "size=4",
+                "-E",
+                "nodiscard,lazy_journal_init=0,lazy_itable_init=0",
+            ],
             Format::Ext4WithoutJournal => &["-q", "-F", "-O", "^has_journal"],
             Format::Xfs => &["-q", "-f"],
         });
@@ -98,6 +110,22 @@ impl Image {
         let file = self.file.to_str().context("a path in UTF-8")?;
         self.mount = Some(Mount::new(&["-o", "loop", file], &self.at)?);
         Ok(())
+    }
+
+    /// The file with the loop device's largest request, in KiB.
+    fn request_limit(&self) -> Result<PathBuf> {
+        let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+        let at = self.at.canonicalize()?.display().to_string();
+        let mut lines = mounts.lines().rev();
+        let device = lines.find_map(|line| {
+            let (device, rest) = line.split_once(' ')?;
+            (rest.split(' ').next() == Some(&at)).then_some(device)
+        });
+        let device = device.context("the image is mounted")?;
+        let name = device.trim_start_matches("/dev/");
+        Ok(PathBuf::from(format!(
+            "/sys/block/{name}/queue/max_sectors_kb"
+        )))
     }
 
     /// From now on every operation fails, and what was not on the device never gets there.
@@ -145,18 +173,32 @@ pub fn probe_power_cut(dir: &Path, format: Format) -> Result<()> {
     Ok(())
 }
 
-/// A device that takes `bytes` and no more, under an ext4 that believes in more: writes succeed and
+/// A device that takes 24 MB and no more, under an ext4 that believes in more: writes succeed and
 /// syncs fail.
+///
+/// A loop device calls a request done of which the file below took only a part, which would be a
+/// disk that lies about syncs. So its requests are kept to a page, which is taken or not.
 pub struct Failing {
     pub image: Image,
     below: Mount,
+    /// Where the kernel keeps the largest request of the loop device, and what it was.
+    limit: PathBuf,
+    limit_before: String,
 }
 
 impl Failing {
     pub fn create(dir: &Path, format: Format) -> Result<Failing> {
         let below = Mount::tmpfs(&dir.join("below"), "24m")?;
         let image = Image::create(&dir.join("below"), format, 512 << 20)?;
-        Ok(Failing { image, below })
+        let limit = image.request_limit()?;
+        let limit_before = std::fs::read_to_string(&limit)?;
+        std::fs::write(&limit, "4").context("keeping a loop device's requests to a page")?;
+        Ok(Failing {
+            image,
+            below,
+            limit,
+            limit_before,
+        })
     }
 
     /// The device has room again; what it did not take is gone.
@@ -166,30 +208,42 @@ impl Failing {
     }
 }
 
-/// Shows that a sync fails once, then succeeds, and that what it was about is gone.
+impl Drop for Failing {
+    fn drop(&mut self) {
+        // The next owner of this loop device has no use for it.
+        let _ = std::fs::write(&self.limit, &self.limit_before);
+    }
+}
+
+/// Shows that a sync fails once and then succeeds, that what it was about is gone, and that what
+/// was synced before is not.
 pub fn probe_failing_sync(dir: &Path) -> Result<()> {
     use std::os::unix::fs::FileExt;
-    const STEP: u64 = 1 << 20;
+    const STEP: usize = 60_000; // not whole pages, as appends are
     may_mount()?;
-    let mut disk = Failing::create(dir, Format::Ext4WithoutJournal)?;
+    let mut disk = Failing::create(dir, Format::Ext4Allocated)?;
     let path = disk.image.path().join("probe");
     let file = File::create(&path)?;
-    let mut at = 0;
-    let failed = loop {
-        ensure!(at < 64 << 20, "64 MiB fit in 24: syncs do not fail here");
-        file.write_all_at(&vec![1; STEP as usize], at)?;
+    let mut synced = 0;
+    loop {
+        ensure!(synced < 64 << 20, "64 MB fit in 24: syncs do not fail here");
+        file.write_all_at(&[1; STEP], synced as u64)?;
         if file.sync_data().is_err() {
-            break at;
+            break;
         }
-        at += STEP;
-    };
+        synced += STEP;
+    }
     ensure!(file.sync_data().is_ok(), "the second sync failed, too");
     drop(file);
     disk.mend()?;
     let found = std::fs::read(&path)?;
-    let lost = &found[(failed as usize).min(found.len())..];
+    let there = found.iter().take_while(|byte| **byte == 1).count();
     ensure!(
-        lost.iter().filter(|byte| **byte == 1).count() < STEP as usize,
+        there >= synced,
+        "{synced} bytes were synced, {there} are there"
+    );
+    ensure!(
+        there < synced + STEP,
         "a sync failed, and the bytes are there all the same"
     );
     Ok(())

@@ -43,10 +43,7 @@ pub fn run(task: &Task) -> Report {
             When::Start,
         ];
         let when = whens[(seed % whens.len() as u64) as usize];
-        say(&format!(
-            "  full: {when:?} ({})",
-            task.replay(1, seed)
-        ));
+        say(&format!("  full: {when:?} ({})", task.replay(1, seed)));
         one_round(task, when, &mut random, &mut report);
         if report.failure().is_some() {
             break;
@@ -117,7 +114,9 @@ fn one_round(task: &Task, when: When, random: &mut Random, report: &mut Report) 
     for name in created {
         if tool.run(&["topic", "describe", &name], "").is_err() {
             report.lost += 1;
-            report.broken.push(format!("topic {name} was created and is gone"));
+            report
+                .broken
+                .push(format!("topic {name} was created and is gone"));
         }
     }
     assert!(broker.terminate().success(), "{}", broker.tail());
@@ -137,7 +136,12 @@ fn ended(broker: &mut Broker, data: &Path, when: When) {
     }
     assert_eq!(status.code(), Some(EXIT_IO), "{}", broker.tail());
     let data = data.display().to_string();
-    for words in [&data[..], "disk is full", "Make room", "start the broker again"] {
+    for words in [
+        &data[..],
+        "disk is full",
+        "Make room",
+        "start the broker again",
+    ] {
         let said = broker.said();
         assert!(said.contains(words), "no {words:?}: {}", broker.tail());
     }

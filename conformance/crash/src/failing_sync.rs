@@ -20,8 +20,9 @@ pub fn run(task: &Task) -> Report {
     for round in 0..task.rounds {
         let seed = task.seed + u64::from(round);
         let mut random = Random::new(seed);
-        let format = match seed % 2 {
+        let format = match seed % 3 {
             0 => Format::Ext4WithoutJournal,
+            1 => Format::Ext4Allocated,
             _ => Format::Ext4,
         };
         let said = one_round(task, format, &mut random, &mut report);
@@ -59,8 +60,9 @@ fn one_round(task: &Task, format: Format, random: &mut Random, report: &mut Repo
     let status = status.unwrap_or_else(|| panic!("it goes on: {}", broker.tail()));
     assert_eq!(status.code(), Some(EXIT_IO), "{}", broker.tail());
     report.fault(match format {
-        Format::Ext4WithoutJournal => "failed syncs without a journal",
-        _ => "failed syncs with a journal",
+        Format::Ext4WithoutJournal => "failing devices under ext4 without a journal",
+        Format::Ext4Allocated => "failing devices under ext4 that goes on",
+        _ => "failing devices under ext4 that gives up",
     });
     let said = what_failed(&broker.said());
     let words = "without another acknowledgement";
@@ -72,7 +74,9 @@ fn one_round(task: &Task, format: Format, random: &mut Random, report: &mut Repo
     load.finish(report);
     assert!(broker.terminate().success(), "{}", broker.tail());
     drop((broker, disk));
-    std::fs::remove_dir_all(&dir).unwrap();
+    if report.failure().is_none() {
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
     said
 }
 
@@ -80,7 +84,9 @@ fn one_round(task: &Task, format: Format, random: &mut Random, report: &mut Repo
 fn what_failed(said: &str) -> String {
     let line = said.lines().find(|line| line.contains(" failed: "));
     let line = line.unwrap_or_else(|| panic!("nothing failed: {said}"));
-    let doing = ["writing", "syncing"].into_iter().find(|w| line.contains(*w));
+    let doing = ["writing", "syncing"]
+        .into_iter()
+        .find(|w| line.contains(*w));
     let kind = [".log", ".index", ".timeindex", ".snapshot", "checkpoint"];
     let kind = kind.into_iter().find(|kind| line.contains(*kind));
     let error = line.split(" failed: ").nth(1).unwrap_or_default();

@@ -78,10 +78,6 @@ impl Load {
         }
     }
 
-    pub fn acknowledgements(&self) -> usize {
-        self.producers.iter().map(Running::acknowledgements).sum()
-    }
-
     /// After each start: nothing that was acknowledged may lie beyond the end of its log, and no
     /// committed offset may have gone back.
     pub fn look(&self, report: &mut Report) {
@@ -97,7 +93,8 @@ impl Load {
                     .fetch_watermarks(topic, partition, client::PATIENCE)
                     .unwrap_or_else(|error| panic!("{topic}-{partition}: {error}"));
                 if offset >= end {
-                    let what = format!("{topic}-{partition} ends at {end}, {offset} was acknowledged");
+                    let what =
+                        format!("{topic}-{partition} ends at {end}, {offset} was acknowledged");
                     report.broken.push(what);
                 }
             }
@@ -113,7 +110,10 @@ impl Load {
         for (topic, partitions) in TOPICS {
             let read = client::read_all(&self.bootstrap, topic, partitions);
             report.bad += read.bad.len();
-            read.bad.iter().take(5).for_each(|bad| say(&format!("  {bad}")));
+            read.bad
+                .iter()
+                .take(5)
+                .for_each(|bad| say(&format!("  {bad}")));
             logs.insert(topic, read.log);
         }
         for (settings, sent) in &sent {

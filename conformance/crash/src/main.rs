@@ -103,7 +103,7 @@ const PARTS: &[Part] = &[
     Part {
         name: "fsync",
         about: "a device that takes writes and fails at fsync, once",
-        rounds: 2,
+        rounds: 3,
         rounds_long: 30,
         probe: disk::probe_failing_sync,
         run: failing_sync::run,

@@ -37,7 +37,10 @@ pub fn run(task: &Task, format: Format) -> Report {
         let what = "with fsync switched off, a power cut loses nothing: this part proves nothing";
         report.broken.push(what.to_owned());
     }
-    report.faults("records lost when told not to sync (as they have to be)", lost);
+    report.faults(
+        "records lost when told not to sync (as they have to be)",
+        lost,
+    );
 
     let mut image = Image::create(&task.dir, format, IMAGE_BYTES).unwrap();
     let data = image.path().join("data");

@@ -44,12 +44,7 @@ impl Broker {
     }
 
     /// A broker that is not started yet, on a directory that somebody else cares for.
-    pub fn on(
-        binary: impl AsRef<Path>,
-        data: &Path,
-        log_dir: &Path,
-        settings: &[&str],
-    ) -> Broker {
+    pub fn on(binary: impl AsRef<Path>, data: &Path, log_dir: &Path, settings: &[&str]) -> Broker {
         Broker {
             binary: binary.as_ref().to_owned(),
             child: None,

@@ -147,11 +147,6 @@ impl Running {
         largest
     }
 
-    /// How many records were acknowledged so far.
-    pub fn acknowledgements(&self) -> usize {
-        self.reports.0.lock().unwrap().0.len()
-    }
-
     pub fn finish(self) -> (Arc<Settings>, Sent) {
         let sent = self.thread.join().expect("a producer does not panic");
         (self.settings, sent)

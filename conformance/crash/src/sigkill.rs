@@ -7,9 +7,9 @@ use std::time::Duration;
 use crash_campaign::process::{Broker, say};
 use crash_campaign::random::Random;
 
+use crate::Task;
 use crate::load::{Besides, Load, SETTINGS};
 use crate::report::Report;
-use crate::Task;
 
 /// Left to the page cache, which a killed process does not take along.
 pub const LAZY: &str = "log.flush.interval.messages=1000000000";

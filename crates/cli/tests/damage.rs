@@ -34,7 +34,10 @@ struct Stopped {
 }
 
 fn stopped(stop: Stop) -> Stopped {
-    let mut broker = Broker::started(env!("CARGO_BIN_EXE_oncelog"), &["log.segment.bytes=1048576"]);
+    let mut broker = Broker::started(
+        env!("CARGO_BIN_EXE_oncelog"),
+        &["log.segment.bytes=1048576"],
+    );
     produce(&broker.bootstrap(), 0..RECORDS);
     match stop {
         Stop::Clean => assert!(broker.terminate().success()),
@@ -100,10 +103,7 @@ impl Stopped {
     fn goes_on(&mut self, count: u32) {
         let bootstrap = self.broker.bootstrap();
         produce(&bootstrap, count..count + 100);
-        assert_eq!(
-            read(&bootstrap),
-            numbered(count + 100)
-        );
+        assert_eq!(read(&bootstrap), numbered(count + 100));
     }
 }
 

@@ -5,16 +5,36 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use crash_campaign::random::Random;
+use oncelog_wire::records::Batches;
+
+/// A batch's header, much of which its CRC does not cover.
+const HEADER_BYTES: u64 = 61;
 
 #[derive(Clone, Copy, Debug)]
 enum How {
-    Flip { at: u64, bit: u8 },
+    Flip {
+        at: u64,
+        bit: u8,
+    },
     /// Other bytes from here on.
-    Scribble { at: u64, length: u64, seed: u64 },
-    Zero { at: u64, length: u64 },
-    Cut { to: u64 },
-    Extend { by: u64, seed: u64 },
+    Scribble {
+        at: u64,
+        length: u64,
+        seed: u64,
+    },
+    Zero {
+        at: u64,
+        length: u64,
+    },
+    Cut {
+        to: u64,
+    },
+    Extend {
+        by: u64,
+        seed: u64,
+    },
     Empty,
     Remove,
 }
@@ -49,7 +69,11 @@ const KINDS: [&str; 16] = [
 /// One to three of the files in `data`, and what becomes of them.
 pub fn choose(data: &Path, random: &mut Random) -> Vec<Harm> {
     let files = files(data);
-    let count = if random.one_in(2) { 1 } else { random.range(2, 4) };
+    let count = if random.one_in(2) {
+        1
+    } else {
+        random.range(2, 4)
+    };
     let mut harms: Vec<Harm> = Vec::new();
     while harms.len() < count as usize {
         let kind = random.pick(&KINDS);
@@ -58,8 +82,7 @@ pub fn choose(data: &Path, random: &mut Random) -> Vec<Harm> {
             continue;
         }
         let file = random.pick(&candidates).clone();
-        let length = fs::metadata(data.join(&file)).unwrap().len();
-        let how = how(length, random);
+        let how = how(&fs::read(data.join(&file)).unwrap(), random);
         if harms.iter().all(|harm| harm.file != file) {
             harms.push(Harm { file, how });
         }
@@ -67,7 +90,15 @@ pub fn choose(data: &Path, random: &mut Random) -> Vec<Harm> {
     harms
 }
 
-fn how(length: u64, random: &mut Random) -> How {
+fn how(content: &[u8], random: &mut Random) -> How {
+    let length = content.len() as u64;
+    let headers = headers(content);
+    if !headers.is_empty() && random.one_in(4) {
+        return How::Flip {
+            at: random.pick(&headers) + random.range(0, HEADER_BYTES),
+            bit: random.range(0, 8) as u8,
+        };
+    }
     if length == 0 {
         return How::Extend {
             by: random.range(1, 100),
@@ -97,6 +128,18 @@ fn how(length: u64, random: &mut Random) -> How {
         10 => How::Empty,
         _ => How::Remove,
     }
+}
+
+/// Where batches begin; none if this is no segment.
+fn headers(content: &[u8]) -> Vec<u64> {
+    let mut headers = Vec::new();
+    let mut batches = Batches::new(Bytes::copy_from_slice(content));
+    let mut position = 0;
+    while let Some(Ok(_)) = batches.next() {
+        headers.push(position);
+        position = batches.position() as u64;
+    }
+    headers
 }
 
 impl Harm {
@@ -135,7 +178,8 @@ impl Harm {
         }
     }
 
-    /// Nothing in this file is only there: a start may not be refused for it.
+    /// Nothing in this file is only there: a start may not be refused for it. (A topic id in
+    /// partition.metadata that is another one may mean that the whole directory is another's.)
     pub fn can_be_rebuilt(&self) -> bool {
         let hints = [
             ".index",
@@ -143,7 +187,6 @@ impl Harm {
             ".snapshot",
             "leader-epoch-checkpoint",
             "oncelog-checkpoint",
-            "partition.metadata",
         ];
         hints.iter().any(|name| self.file.ends_with(name))
     }

@@ -20,6 +20,11 @@ use crate::report::Report;
 const METADATA: &str = "__cluster_metadata-0";
 const OFFSETS: &str = "__consumer_offsets-0";
 
+/// `index.interval.bytes`
+const INDEX_INTERVAL: usize = 4096;
+/// More than a batch of the template has.
+const BATCH_BYTES_MAX: usize = 40_000;
+
 /// By partition and batch: whether its bytes are as they were acknowledged.
 pub type Intact = Vec<Vec<bool>>;
 
@@ -30,7 +35,9 @@ pub fn intact(template: &Template, data: &Path) -> Intact {
         bytes.get(batch.position..batch.position + batch.bytes.len()) == Some(&batch.bytes)
     };
     let batches = template.batches.iter();
-    batches.map(|batches| batches.iter().map(is_intact).collect()).collect()
+    batches
+        .map(|batches| batches.iter().map(is_intact).collect())
+        .collect()
 }
 
 /// Judges a broker that serves. `harms`: what is still damaged.
@@ -57,8 +64,8 @@ pub fn served(
         let mut reader = Reader {
             raw: Raw::new(broker.port()),
             partition,
-            harmed: harms.iter().any(|harm| harm.is_log_of(&dir(partition))),
             vouched_for: vouched_for(template, harms, partition),
+            harms,
             said_cut: broker.said().contains(&format!("{}: cut ", dir(partition))),
             report,
         };
@@ -105,8 +112,7 @@ fn vouched_for(template: &Template, harms: &[Harm], partition: i32) -> i64 {
 struct Reader<'a> {
     raw: Raw,
     partition: i32,
-    /// One of its segments is damaged.
-    harmed: bool,
+    harms: &'a [Harm],
     vouched_for: i64,
     said_cut: bool,
     report: &'a mut Report,
@@ -117,11 +123,13 @@ impl Reader<'_> {
     fn read(&mut self, batches: &[BatchAt], intact: &[bool]) -> Result<bool, String> {
         // Everything below was read and is as it was acknowledged.
         let mut read = 0;
-        let mut flaw = None;
+        let mut flaw: Option<&BatchAt> = None;
+        let mut last_flaw = None;
         let mut cut = false;
         for (batch, intact) in batches.iter().zip(intact) {
             if !intact {
-                flaw.get_or_insert(batch.first);
+                flaw.get_or_insert(batch);
+                last_flaw = Some(batch);
             }
             if read > batch.last {
                 continue;
@@ -130,7 +138,9 @@ impl Reader<'_> {
             let words = format!("{fetched:.200?}");
             match fetched {
                 Fetched::Records(records) => read = self.check(batch, &records)?,
-                _ if !intact => self.report.fault("damaged batches that readers are told of"),
+                _ if !intact => self
+                    .report
+                    .fault("damaged batches that readers are told of"),
                 Fetched::Refused(_) | Fetched::Nothing if self.may_be_cut(batch, flaw) => {
                     cut = true;
                     self.report
@@ -151,8 +161,19 @@ impl Reader<'_> {
     }
 
     /// Nobody can tell a torn write from damage past the checkpoint: the log ends there.
-    fn may_be_cut(&self, batch: &BatchAt, flaw: Option<i64>) -> bool {
-        self.harmed && self.said_cut && flaw.is_some() && batch.first >= self.vouched_for
+    fn may_be_cut(&self, batch: &BatchAt, flaw: Option<&BatchAt>) -> bool {
+        self.said_cut && flaw.is_some() && batch.first >= self.vouched_for
+    }
+
+    /// A batch says where the next one begins. If it lies, the next one that can be found is the
+    /// next that has an index entry; where the index is damaged, too, the next segment's first.
+    fn is_hidden_behind(&self, flaw: Option<&BatchAt>, batch: &BatchAt) -> bool {
+        let Some(flaw) = flaw.filter(|flaw| flaw.file == batch.file) else {
+            return false;
+        };
+        let index = batch.file.replace(".log", ".index");
+        let without_index = self.harms.iter().any(|harm| harm.file == index);
+        without_index || batch.position - flaw.position <= INDEX_INTERVAL + 2 * BATCH_BYTES_MAX
     }
 
     /// The records of a fetch at a batch's first offset; returns where they end.
@@ -211,7 +232,10 @@ fn offsets_are_there(
     report: &mut Report,
 ) -> Result<(), String> {
     let harmed = harms.iter().any(|harm| harm.is_log_of(OFFSETS));
-    let cut = harmed && broker.said().contains(&format!("{OFFSETS}: cut "));
+    let said = broker.said();
+    let metadata = harms.iter().any(|harm| harm.is_log_of(METADATA));
+    let cut = harmed && said.contains(&format!("{OFFSETS}: cut "))
+        || metadata && said.contains(&format!("{METADATA}: cut "));
     let consumer: BaseConsumer<client::Quiet> =
         client::config(&broker.bootstrap(), &[("group.id", GROUP)])
             .create_with_context(client::Quiet)
@@ -250,7 +274,11 @@ fn refuses_a_second_copy(
 ) -> Result<(), String> {
     let mut raw = Raw::new(broker.port());
     let last = &batches[batches.len() - 1];
-    let again = raw.produce(TOPIC, partition, last.bytes.clone());
+    // As it was sent: base offset and leader epoch are the log's.
+    let mut sent = last.bytes.to_vec();
+    sent[..8].fill(0);
+    sent[12..16].fill(0xff);
+    let again = raw.produce(TOPIC, partition, sent.into());
     match again {
         Ok((0, offset)) if offset == last.first => Ok(()),
         Ok((0, offset)) => {
@@ -260,14 +288,19 @@ fn refuses_a_second_copy(
                 last.first
             ))
         }
-        other => Err(format!("{TOPIC}-{partition}: a retry was answered with {other:?}")),
+        other => Err(format!(
+            "{TOPIC}-{partition}: a retry was answered with {other:?}"
+        )),
     }
 }
 
 /// New records are taken and are there after another kill.
 fn goes_on(broker: &mut Broker) -> Result<(), String> {
     const RECORDS: u32 = 5;
-    let settings = [("enable.idempotence", "true"), ("message.timeout.ms", "20000")];
+    let settings = [
+        ("enable.idempotence", "true"),
+        ("message.timeout.ms", "20000"),
+    ];
     let producer: BaseProducer = client::config(&broker.bootstrap(), &settings)
         .create()
         .unwrap();
@@ -280,11 +313,19 @@ fn goes_on(broker: &mut Broker) -> Result<(), String> {
     let reader = client::reader(&broker.bootstrap());
     for partition in 0..PARTITIONS {
         let marks = reader.fetch_watermarks(TOPIC, partition, PATIENCE);
-        ends.push(marks.map_err(|error| format!("{TOPIC}-{partition}: {error}"))?.1);
+        ends.push(
+            marks
+                .map_err(|error| format!("{TOPIC}-{partition}: {error}"))?
+                .1,
+        );
         for number in 0..RECORDS {
             let value = value(number, partition);
-            let record = BaseRecord::<(), _>::to(TOPIC).partition(partition).payload(&value);
-            producer.send(record).map_err(|(error, _)| error.to_string())?;
+            let record = BaseRecord::<(), _>::to(TOPIC)
+                .partition(partition)
+                .payload(&value);
+            producer
+                .send(record)
+                .map_err(|(error, _)| error.to_string())?;
         }
     }
     let flushed = producer.flush(PATIENCE);
@@ -301,7 +342,9 @@ fn goes_on(broker: &mut Broker) -> Result<(), String> {
             found.extend(more);
         }
         if found != want {
-            return Err(format!("{TOPIC}-{partition}: what was sent after the start is not there"));
+            return Err(format!(
+                "{TOPIC}-{partition}: what was sent after the start is not there"
+            ));
         }
     }
     Ok(())

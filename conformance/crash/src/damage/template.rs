@@ -65,9 +65,8 @@ impl Template {
         broker.start();
         let bootstrap = broker.bootstrap();
         Tool::new(&task.binary, &bootstrap).create_topic(TOPIC, PARTITIONS, &[]);
-        let producers: Vec<BaseProducer> = CODECS
-            .iter()
-            .map(|codec| producer(&bootstrap, codec))
+        let producers: Vec<BaseProducer> = (0..PARTITIONS)
+            .map(|partition| producer(&bootstrap, partition as usize))
             .collect();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let began = now.as_millis() as i64 - 60_000;
@@ -96,7 +95,9 @@ impl Template {
         };
         for partition in 0..PARTITIONS {
             template.batches.push(template.read_batches(partition));
-            template.recovery_points.push(template.recovery_point(partition));
+            template
+                .recovery_points
+                .push(template.recovery_point(partition));
         }
         template.check();
         template
@@ -108,7 +109,10 @@ impl Template {
             assert_eq!(batches.len(), BATCHES as usize, "each flush makes a batch");
             for (batch, number) in batches.iter().zip(0..) {
                 let first = i64::from(records) * number;
-                assert_eq!((batch.first, batch.last), (first, first + i64::from(records) - 1));
+                assert_eq!(
+                    (batch.first, batch.last),
+                    (first, first + i64::from(records) - 1)
+                );
             }
             let segments: std::collections::BTreeSet<&str> =
                 batches.iter().map(|batch| &batch.file[..]).collect();
@@ -137,7 +141,10 @@ impl Template {
         let dir = format!("{TOPIC}-{partition}/");
         let mut found = Vec::new();
         let files = harm::files(&self.dir);
-        for file in files.iter().filter(|f| f.starts_with(&dir) && f.ends_with(".log")) {
+        for file in files
+            .iter()
+            .filter(|f| f.starts_with(&dir) && f.ends_with(".log"))
+        {
             let mut position = 0;
             for batch in Batches::new(fs::read(self.dir.join(file)).unwrap().into()) {
                 let batch = batch.unwrap();
@@ -156,9 +163,13 @@ impl Template {
     }
 
     fn recovery_point(&self, partition: i32) -> i64 {
-        let file = self.dir.join(format!("{TOPIC}-{partition}/oncelog-checkpoint"));
+        let file = self
+            .dir
+            .join(format!("{TOPIC}-{partition}/oncelog-checkpoint"));
         let text = fs::read_to_string(file).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("recovery-point "));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("recovery-point "));
         let offset = line.and_then(|line| line.split(' ').next()?.parse().ok());
         offset.unwrap_or(0)
     }
@@ -172,16 +183,19 @@ pub fn stamp_at(offset: i64) -> Stamp {
     }
 }
 
-fn producer(bootstrap: &str, codec: &str) -> BaseProducer {
+/// It sends a batch when that is full, and only then.
+fn producer(bootstrap: &str, partition: usize) -> BaseProducer {
+    let records = BATCH_RECORDS[partition].to_string();
     let settings = [
         ("enable.idempotence", "true"),
-        ("linger.ms", "10000"),
-        ("compression.type", codec),
+        ("linger.ms", "60000"),
+        ("batch.num.messages", &records),
+        ("compression.type", CODECS[partition]),
     ];
     client::config(bootstrap, &settings).create().unwrap()
 }
 
-/// One batch: a flush sends what has gathered.
+/// One batch, sent and acknowledged.
 fn send(producer: &BaseProducer, partition: i32, batch: u32, timestamp: i64) {
     let records = BATCH_RECORDS[partition as usize];
     for number in batch * records..(batch + 1) * records {

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crash_campaign::process::{Broker, say};
 use crate::raw::{self, Client};
 use crate::{ONCELOG, alone, mib};
+use crash_campaign::process::{Broker, say};
 
 const CONNECTIONS: usize = 10_000;
 const BYTES_PER_CONNECTION_MAX: u64 = 20_000;

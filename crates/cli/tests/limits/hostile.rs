@@ -4,9 +4,9 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crash_campaign::process::{Broker, say};
 use crate::raw::{self, Client};
 use crate::{ONCELOG, alone, mib};
+use crash_campaign::process::{Broker, say};
 
 /// What a broker may hold beside what its configuration lets it: buffers of its threads, the
 /// allocator's reserves.

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crash_campaign::process::{Broker, say};
 use crate::raw::{self, Client};
 use crate::{ONCELOG, alone, mib};
+use crash_campaign::process::{Broker, say};
 
 /// `socket.request.max.bytes` by default.
 const FRAME_MAX: usize = 100 << 20;

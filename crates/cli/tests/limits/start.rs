@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crash_campaign::process::{Broker, say};
 use crate::{ONCELOG, SLACK, alone, mib, raw, spread};
+use crash_campaign::process::{Broker, say};
 
 const STARTS: usize = 5;
 const READY_MAX: Duration = Duration::from_secs(1);
