@@ -151,6 +151,7 @@ pub fn run(task: &Task) -> Report {
         "  the broker's timestamps spread over {spread:.0?}"
     ));
     load.finish(&mut report);
+    drop(steady); // members leave while there is somebody to tell
     clock.set(0).unwrap();
     assert!(broker.terminate().success(), "{}", broker.tail());
     let said = broker.said();

@@ -107,16 +107,27 @@ pub fn open(
     now: Now,
     seed: u64,
 ) -> Result<Opened, OpenError> {
+    let mut report = OpenReport::default();
+    let broker = open_reporting(config, disk, now, seed, &mut report)?;
+    Ok(Opened { broker, report })
+}
+
+/// As [`open`]; what was found is in `report` even if the start is then refused, because some of it
+/// (a tail that was cut) will not be found again at the next.
+pub fn open_reporting(
+    config: BrokerConfig,
+    disk: &dyn Disk,
+    now: Now,
+    seed: u64,
+    report: &mut OpenReport,
+) -> Result<Broker, OpenError> {
     let mut seed = Seed::new(seed);
-    let mut report = OpenReport {
-        cluster_id: claim_directory(&config, disk, &mut seed)?,
-        clean: take_clean_marker(disk)?,
-        ..Default::default()
-    };
+    report.cluster_id = claim_directory(&config, disk, &mut seed)?;
+    report.clean = take_clean_marker(disk)?;
     let mut cluster = Cluster::new(&config, report.cluster_id.clone());
-    let (quorum, removed) = open_metadata(disk, &mut cluster, &mut report, now)?;
-    let topics = open_partitions(&config, disk, &cluster, &mut report, now)?;
-    set_strays_aside(disk, &topics, &removed, &mut report)?;
+    let (quorum, removed) = open_metadata(disk, &mut cluster, report, now)?;
+    let topics = open_partitions(&config, disk, &cluster, report, now)?;
+    set_strays_aside(disk, &topics, &removed, report)?;
     let groups = load_groups(&config, disk, &topics, &mut seed, now)?;
     report.partitions = topics.keys().len();
     let mut broker = Broker::assemble(Parts {
@@ -130,7 +141,7 @@ pub fn open(
     });
     crate::groups::settle_loaded(&mut broker);
     housekeeping::begin(&mut broker);
-    Ok(Opened { broker, report })
+    Ok(broker)
 }
 
 /// Checks or writes `meta.properties`; returns the cluster id.

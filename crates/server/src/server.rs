@@ -18,7 +18,7 @@ use crate::fatal::{Failure, Fatal, OnFailure};
 use crate::figures::ServerFigures;
 use crate::limits;
 use crate::listener::{BindError, Bound, Connections, Settings, bind};
-use oncelog_broker::{Input, OpenError, OpenReport, Opened};
+use oncelog_broker::{Input, OpenError, OpenReport, Opened, open_reporting};
 use oncelog_coordinator::cluster::{BrokerConfig, Listener};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
@@ -98,9 +98,6 @@ impl Server {
         let (disk, lock) = open_directory(&path, files)?;
         let clock = Clock::start();
         let opened = recover(broker.clone(), &disk, clock).await?;
-        for note in &opened.report.notes {
-            tracing::warn!("{note}");
-        }
 
         let fatal = Arc::new(Fatal::new(on_failure));
         let (core, threads) = Threads::start(opened.broker, clock, disk.clone(), fatal)?;
@@ -267,7 +264,13 @@ async fn recover(
         .map_err(io::Error::from)?;
     let (on_thread, path) = (disk.clone(), disk.root().to_owned());
     let opened = tokio::task::spawn_blocking(move || {
-        oncelog_broker::open(config, &*on_thread, clock.now(), u64::from_ne_bytes(seed))
+        let (mut report, seed) = (OpenReport::default(), u64::from_ne_bytes(seed));
+        let broker = open_reporting(config, &*on_thread, clock.now(), seed, &mut report);
+        // Even if the start is refused: a tail that was cut is not found a second time.
+        for note in &report.notes {
+            tracing::warn!("{note}");
+        }
+        broker.map(|broker| Opened { broker, report })
     });
     match opened.await {
         Ok(opened) => opened.map_err(|error| StartError::Open { path, error }),

@@ -22,8 +22,6 @@ const OFFSETS: &str = "__consumer_offsets-0";
 
 /// `index.interval.bytes`
 const INDEX_INTERVAL: usize = 4096;
-/// More than a batch of the template has.
-const BATCH_BYTES_MAX: usize = 40_000;
 
 /// By partition and batch: whether its bytes are as they were acknowledged.
 pub type Intact = Vec<Vec<bool>>;
@@ -138,9 +136,19 @@ impl Reader<'_> {
             let words = format!("{fetched:.200?}");
             match fetched {
                 Fetched::Records(records) => read = self.check(batch, &records)?,
-                _ if !intact => self
-                    .report
-                    .fault("damaged batches that readers are told of"),
+                Fetched::Closed(_) => {
+                    return Err(format!("{}: {words}", self.at(batch.first)));
+                }
+                _ if !intact => {
+                    let what = "damaged batches that readers are told of";
+                    self.report.fault(what);
+                }
+                Fetched::Damaged(_) | Fetched::Refused(_)
+                    if self.is_hidden_behind(last_flaw, batch, batches) =>
+                {
+                    let what = "intact batches out of reach behind a damaged length, and said so";
+                    self.report.fault(what);
+                }
                 Fetched::Refused(_) | Fetched::Nothing if self.may_be_cut(batch, flaw) => {
                     cut = true;
                     self.report
@@ -165,15 +173,28 @@ impl Reader<'_> {
         self.said_cut && flaw.is_some() && batch.first >= self.vouched_for
     }
 
-    /// A batch says where the next one begins. If it lies, the next one that can be found is the
-    /// next that has an index entry; where the index is damaged, too, the next segment's first.
-    fn is_hidden_behind(&self, flaw: Option<&BatchAt>, batch: &BatchAt) -> bool {
+    /// A batch says where the next one begins. If it lies, what comes next can only be found from
+    /// an index entry in between; where the index is damaged, too, not in this segment.
+    fn is_hidden_behind(
+        &self,
+        flaw: Option<&BatchAt>,
+        batch: &BatchAt,
+        batches: &[BatchAt],
+    ) -> bool {
         let Some(flaw) = flaw.filter(|flaw| flaw.file == batch.file) else {
             return false;
         };
         let index = batch.file.replace(".log", ".index");
         let without_index = self.harms.iter().any(|harm| harm.file == index);
-        without_index || batch.position - flaw.position <= INDEX_INTERVAL + 2 * BATCH_BYTES_MAX
+        let mut indexed = 0;
+        let mut between = false;
+        for other in batches.iter().filter(|other| other.file == batch.file) {
+            if other.position - indexed > INDEX_INTERVAL {
+                indexed = other.position;
+                between |= indexed > flaw.position && indexed < batch.position;
+            }
+        }
+        without_index || !between
     }
 
     /// The records of a fetch at a batch's first offset; returns where they end.
@@ -234,7 +255,11 @@ fn offsets_are_there(
     let harmed = harms.iter().any(|harm| harm.is_log_of(OFFSETS));
     let said = broker.said();
     let metadata = harms.iter().any(|harm| harm.is_log_of(METADATA));
-    let cut = harmed && said.contains(&format!("{OFFSETS}: cut "))
+    // Without its checkpoint nothing says how much of a log there was.
+    let checkpoint = format!("{OFFSETS}/oncelog-checkpoint");
+    let unknown = harmed && harms.iter().any(|harm| harm.file == checkpoint);
+    let cut = unknown
+        || harmed && said.contains(&format!("{OFFSETS}: cut "))
         || metadata && said.contains(&format!("{METADATA}: cut "));
     let consumer: BaseConsumer<client::Quiet> =
         client::config(&broker.bootstrap(), &[("group.id", GROUP)])

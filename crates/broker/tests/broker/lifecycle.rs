@@ -3,15 +3,16 @@
 
 use crate::host::{Hold, Host, START_MS, start, start_on, try_start_on};
 use crate::requests::*;
-use oncelog_broker::OpenError;
+use oncelog_broker::{OpenError, OpenReport, open_reporting};
 use oncelog_commitlog::Disk;
 use oncelog_commitlog::testing::MemoryDisk;
+use oncelog_coordinator::cluster::BrokerConfig;
 use oncelog_wire::ErrorCode;
 use oncelog_wire::clock::{Instant, Now};
 use oncelog_wire::messages::{
     CreateTopicsResponse, InitProducerIdRequest, InitProducerIdResponse, ProduceResponse,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 fn now() -> Now {
@@ -416,6 +417,28 @@ fn a_flaw_in_the_metadata_log_with_a_batch_behind_it_is_no_torn_tail() {
     is_refused_until_restored(host.crash(4), &topic, METADATA_LOG, |disk| {
         disk.flip_bit(METADATA_LOG, 75, 4);
     });
+}
+
+/// The first start cuts a torn tail and is refused for something else; the second finds no tail.
+#[test]
+fn what_a_refused_start_has_cut_is_in_its_report() {
+    let (host, _) = lived_in();
+    let disk = host.crash(5).disk.clone();
+    let end = disk.content(METADATA_LOG).unwrap().len();
+    disk.write_at(METADATA_LOG, end as u64, &[b"torn"]).unwrap();
+    let other = "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ\n";
+    disk.write_at("t-0/partition.metadata", 0, &[other.as_bytes()])
+        .unwrap();
+    let config = BrokerConfig::from_properties(&BTreeMap::new()).unwrap();
+    let mut report = OpenReport::default();
+    let refused = open_reporting(config, &*disk, now(), 1, &mut report).err();
+    let words = refused.expect("t-0 is another topic's").to_string();
+    assert!(words.contains("t-0/partition.metadata"), "{words}");
+    let cut = "__cluster_metadata-0: cut 4 bytes";
+    assert!(
+        report.notes.iter().any(|note| note.contains(cut)),
+        "{report:?}"
+    );
 }
 
 #[test]

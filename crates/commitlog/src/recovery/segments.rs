@@ -389,7 +389,7 @@ impl Loader<'_> {
         let file = segment.log_file(self.dir);
         let io = RecoveryError::io(&file);
         let mut rest = vec![0; (end - flaw.position) as usize];
-        read_exact_at(self.disk, &file, flaw.position, &mut rest).map_err(&io)?;
+        read_exact_at(self.disk, &file, flaw.position, &mut rest).map_err(io)?;
         let rest = Bytes::from(rest);
         let is_whole = |at: &usize| {
             let batch = Batch::parse(&rest.slice(*at..));
@@ -401,7 +401,7 @@ impl Loader<'_> {
             return Ok(());
         };
         Err(RecoveryError::Damaged {
-            file,
+            file: file.to_string(),
             position: flaw.position,
             what: format!(
                 "{}, and a whole batch stands behind it at byte {}",
