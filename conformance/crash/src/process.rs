@@ -6,10 +6,13 @@ use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::random::Random;
 
 /// How long a start, recovery included, may take before a test gives up on it.
 pub const START_WAIT: Duration = Duration::from_secs(60);
@@ -275,14 +278,20 @@ pub fn answers(port: u16) -> io::Result<()> {
 }
 
 /// A port that is free and that no outgoing connection takes while the broker is down: below the
-/// range that the kernel hands out.
+/// range that the kernel hands out. Each process begins somewhere else (in a process namespace its
+/// id says nothing), so that another run's broker does not take it either.
 fn free_port() -> u16 {
     const FIRST: u16 = 15_000;
     const COUNT: u16 = 15_000;
+    static START: OnceLock<u16> = OnceLock::new();
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = *START.get_or_init(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let nanos = now.map_or(0, |now| u64::from(now.subsec_nanos()));
+        (Random::new(nanos).next() % u64::from(COUNT)) as u16
+    });
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let start = (std::process::id() as u16).wrapping_mul(61) % COUNT;
         let port = FIRST + (start + step) % COUNT;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
