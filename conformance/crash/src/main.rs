@@ -43,7 +43,7 @@ struct Args {
     /// Only this part; may be repeated
     #[arg(long, value_name = "PART")]
     only: Vec<String>,
-    /// Rounds of each part; without it, a few, for two minutes in all
+    /// Rounds of each part; without it, a few, for a minute and a half in all
     #[arg(long)]
     rounds: Option<u32>,
     /// Rounds for an hour: hundreds where they are quick, dozens where not
@@ -71,7 +71,7 @@ const PARTS: &[Part] = &[
     Part {
         name: "sigkill",
         about: "SIGKILL under load, while starting, while stopping",
-        rounds: 6,
+        rounds: 5,
         rounds_long: 150,
         probe: |_| Ok(()),
         run: sigkill::run,
@@ -79,7 +79,7 @@ const PARTS: &[Part] = &[
     Part {
         name: "power-ext4",
         about: "power cuts with the data on ext4",
-        rounds: 4,
+        rounds: 3,
         rounds_long: 30,
         probe: |dir| disk::probe_power_cut(dir, Format::Ext4),
         run: |task| power::run(task, Format::Ext4),
@@ -87,7 +87,7 @@ const PARTS: &[Part] = &[
     Part {
         name: "power-xfs",
         about: "power cuts with the data on XFS",
-        rounds: 4,
+        rounds: 3,
         rounds_long: 30,
         probe: |dir| disk::probe_power_cut(dir, Format::Xfs),
         run: |task| power::run(task, Format::Xfs),
@@ -111,7 +111,7 @@ const PARTS: &[Part] = &[
     Part {
         name: "damage",
         about: "flipped bits, cut and missing files, each kind of file",
-        rounds: 30,
+        rounds: 20,
         rounds_long: 600,
         probe: |_| Ok(()),
         run: damage::run,
@@ -119,7 +119,7 @@ const PARTS: &[Part] = &[
     Part {
         name: "clock",
         about: "a clock that jumps by seconds to days, both ways",
-        rounds: 10,
+        rounds: 6,
         rounds_long: 150,
         probe: clock::probe,
         run: clock::run,
