@@ -18,7 +18,7 @@ use oncelog_commitlog::{Disk, FileName, LogSlice, Resolved, resolve};
 use oncelog_wire::frame;
 use oncelog_wire::messages::FetchResponse;
 use oncelog_wire::{ApiKey, ResponseBody};
-use oncelog_wire::{EncodeError, Records};
+use oncelog_wire::{EncodeError, ErrorCode, Records};
 use std::io;
 
 /// An answer on its way to its connection.
@@ -152,6 +152,12 @@ fn fill<F: PinnedFile>(
             // Asked only now that the file is open. An error that comes of a file that is being
             // taken away is no error: the client asks again, and is told where the log starts.
             _ if !at.slice.is_current() => None,
+            // Damage on disk is the affair of this partition alone.
+            Err(error) if is_damage(&error) => {
+                let partition = &mut response.responses[at.topic].partitions[at.partition];
+                partition.error_code = ErrorCode::CorruptMessage.code();
+                continue;
+            }
             range => range?,
         };
         let Some(range) = range else { continue };
@@ -165,6 +171,14 @@ fn fill<F: PinnedFile>(
         files.push(Some(range));
     }
     Ok(response)
+}
+
+/// There is no batch where one was written.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+    )
 }
 
 fn find<F: PinnedFile>(

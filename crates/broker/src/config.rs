@@ -44,5 +44,6 @@ fn log_config(topic: &TopicConfig, config: &BrokerConfig) -> LogConfig {
         file_delete_delay_ms: topic.file_delete_delay_ms,
         flush_messages: topic.flush_messages,
         flush_ms: topic.flush_ms,
+        one_append_in_flight: false,
     }
 }

@@ -38,6 +38,6 @@ pub use broker::Broker;
 pub use effect::{Effect, Level};
 pub use figures::{Counters, Figures, PartitionFigures, TopicFigures};
 pub use input::{ConnectionId, Input, OpId};
-pub use open::{OpenError, OpenReport, Opened, open};
+pub use open::{OpenError, OpenReport, Opened, open, open_reporting};
 pub use pinned::PinnedFile;
 pub use prepare::{Prepared, PreparedBatch, Refusal, prepare};

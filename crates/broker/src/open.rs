@@ -24,7 +24,7 @@ use oncelog_coordinator::seed::Seed;
 use oncelog_partition::{Identity, Partition};
 use oncelog_wire::Uuid;
 use oncelog_wire::clock::Now;
-use oncelog_wire::records::Batches;
+use oncelog_wire::records::{BatchError, Batches};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -60,8 +60,26 @@ pub enum OpenError {
          belongs to another broker; correct node.id or log.dirs"
     )]
     NotOurs { found: String, wanted: String },
-    #[error("{META_PROPERTIES} cannot be understood: {0}")]
+    #[error(
+        "{META_PROPERTIES} cannot be understood: {0}. Restore it from a copy, or write into it the \
+         lines node.id= and cluster.id= with what this broker had"
+    )]
     BadMeta(String),
+    #[error(
+        "{file} is damaged at offset {offset}, where synced records were: {why}. Restore it from a \
+         copy"
+    )]
+    Damaged {
+        file: String,
+        offset: i64,
+        why: String,
+    },
+    #[error(
+        "{METADATA_DIR}/00000000000000000000.log is missing or empty, and {dir} holds a topic's \
+         partition: which topics there are was lost with it. Restore it from a copy, or move the \
+         partitions' directories away to begin with none"
+    )]
+    MetadataLost { dir: String },
     #[error("the metadata log holds a record that cannot be understood: {0}")]
     BadMetadata(String),
     #[error("{dir} holds a record that cannot be understood: {why}")]
@@ -89,16 +107,27 @@ pub fn open(
     now: Now,
     seed: u64,
 ) -> Result<Opened, OpenError> {
+    let mut report = OpenReport::default();
+    let broker = open_reporting(config, disk, now, seed, &mut report)?;
+    Ok(Opened { broker, report })
+}
+
+/// As [`open`]; what was found is in `report` even if the start is then refused, because some of it
+/// (a tail that was cut) will not be found again at the next.
+pub fn open_reporting(
+    config: BrokerConfig,
+    disk: &dyn Disk,
+    now: Now,
+    seed: u64,
+    report: &mut OpenReport,
+) -> Result<Broker, OpenError> {
     let mut seed = Seed::new(seed);
-    let mut report = OpenReport {
-        cluster_id: claim_directory(&config, disk, &mut seed)?,
-        clean: take_clean_marker(disk)?,
-        ..Default::default()
-    };
+    report.cluster_id = claim_directory(&config, disk, &mut seed)?;
+    report.clean = take_clean_marker(disk)?;
     let mut cluster = Cluster::new(&config, report.cluster_id.clone());
-    let (quorum, removed) = open_metadata(disk, &mut cluster, &mut report, now)?;
-    let topics = open_partitions(&config, disk, &cluster, &mut report, now)?;
-    set_strays_aside(disk, &topics, &removed, &mut report)?;
+    let (quorum, removed) = open_metadata(disk, &mut cluster, report, now)?;
+    let topics = open_partitions(&config, disk, &cluster, report, now)?;
+    set_strays_aside(disk, &topics, &removed, report)?;
     let groups = load_groups(&config, disk, &topics, &mut seed, now)?;
     report.partitions = topics.keys().len();
     let mut broker = Broker::assemble(Parts {
@@ -112,7 +141,7 @@ pub fn open(
     });
     crate::groups::settle_loaded(&mut broker);
     housekeeping::begin(&mut broker);
-    Ok(Opened { broker, report })
+    Ok(broker)
 }
 
 /// Checks or writes `meta.properties`; returns the cluster id.
@@ -175,6 +204,7 @@ fn open_metadata(
         cleanup_delete: false,
         cleanup_compact: false,
         flush_messages: 1,
+        one_append_in_flight: true,
         ..Default::default()
     };
     let log = match disk.list(METADATA_DIR)?.is_empty() {
@@ -185,6 +215,12 @@ fn open_metadata(
             recovered.log
         }
     };
+    if log.end_offset() == 0
+        && let Some(dir) = partition_directories(disk)?.into_iter().next()
+    {
+        // A topic is in the metadata log before its directories are made.
+        return Err(OpenError::MetadataLost { dir });
+    }
     let mut removed = BTreeSet::new();
     each_record(disk, &log, |_, value| {
         let bad = |why: String| OpenError::BadMetadata(why);
@@ -198,6 +234,21 @@ fn open_metadata(
             .map_err(|error| bad(error.to_string()))
     })?;
     Ok((Quorum::new(log), removed))
+}
+
+/// The directories that are some topic's, but not those that were set aside or are being deleted.
+fn partition_directories(disk: &dyn Disk) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for name in disk.list("")? {
+        let out_of_use = name.ends_with("-delete") || name.ends_with("-stray");
+        if name == METADATA_DIR || out_of_use {
+            continue;
+        }
+        if disk.len(&format!("{name}/partition.metadata"))?.is_some() {
+            found.push(name);
+        }
+    }
+    Ok(found)
 }
 
 /// Kafka's well-known id of `__cluster_metadata`.
@@ -250,14 +301,16 @@ fn set_strays_aside(
         if name.ends_with("-delete") {
             disk.remove_dir(&name)?;
             changed = true;
+        }
+    }
+    for name in partition_directories(disk)? {
+        if claimed.contains(&name) {
             continue;
         }
-        let Some(text) = read_text(disk, &format!("{name}/partition.metadata"))? else {
-            continue;
+        let text = match read_text(disk, &format!("{name}/partition.metadata")) {
+            Err(OpenError::BadMeta(_)) => String::new(), // whatever it is, it names no topic
+            text => text?.unwrap_or_default(),
         };
-        if claimed.contains(&name) || name == METADATA_DIR || name.ends_with("-stray") {
-            continue;
-        }
         let id = text
             .lines()
             .find_map(|line| line.strip_prefix("topic_id: "));
@@ -333,6 +386,9 @@ fn load_groups(
 }
 
 /// Every record of a log, in order: key (empty if none) and value.
+///
+/// Recovery has checked what lies past the recovery point; what lies below it is checked here, since
+/// a state that comes of flipped bits would be served as if it had been committed.
 fn each_record(
     disk: &dyn Disk,
     log: &Log,
@@ -342,20 +398,36 @@ fn each_record(
     while offset < log.end_offset() {
         let slice = log.slice(offset, log.end_offset(), limits::LOAD_CHUNK_BYTES, true);
         let Ok(Some(slice)) = slice else { break };
-        let bytes = read(disk, &slice)?;
-        let bad = |why: String| OpenError::Io(io::Error::new(io::ErrorKind::InvalidData, why));
+        let damaged = |offset: i64, why: String| OpenError::Damaged {
+            file: slice.file().to_string(),
+            offset,
+            why,
+        };
+        let bytes = read(disk, &slice).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                damaged(offset, error.to_string())
+            }
+            _ => OpenError::Io(error),
+        })?;
         let before = offset;
         for batch in Batches::new(bytes) {
-            let batch = batch.map_err(|error| bad(format!("{}: {error}", log.dir())))?;
-            offset = batch.header.last_offset() + 1;
+            let at = offset;
+            let bad = |error: BatchError| damaged(at, error.to_string());
+            let batch = batch.map_err(bad)?;
+            batch.check_crc().map_err(bad)?;
+            // The CRC does not cover the offset.
+            let last = batch.header.last_offset();
+            if last < at || last >= log.end_offset() {
+                let why = format!("a batch that ends at offset {last} is out of place");
+                return Err(damaged(at, why));
+            }
+            offset = last + 1;
             if batch.header.is_control() {
                 continue;
             }
-            for record in batch
-                .records(limits::INTERNAL_BATCH_BYTES_MAX)
-                .map_err(|error| bad(error.to_string()))?
-            {
-                let record = record.map_err(|error| bad(error.to_string()))?;
+            let records = batch.records(limits::INTERNAL_BATCH_BYTES_MAX);
+            for record in records.map_err(bad)? {
+                let record = record.map_err(bad)?;
                 visit(
                     record.key.as_deref().unwrap_or_default(),
                     record.value.as_deref(),
@@ -363,7 +435,7 @@ fn each_record(
             }
         }
         if offset == before {
-            return Err(bad(format!("{}: no batch at offset {offset}", log.dir())));
+            return Err(damaged(offset, "no batch is there".to_owned()));
         }
     }
     Ok(())

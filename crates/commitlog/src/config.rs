@@ -35,6 +35,9 @@ pub struct LogConfig {
     pub flush_messages: i64,
     /// `flush.ms`: how long a written record may stay unsynced.
     pub flush_ms: i64,
+    /// The host of this log appends a batch only when the one before it is synced. So only the last
+    /// batch can be torn, and recovery refuses a flaw with a whole batch behind it.
+    pub one_append_in_flight: bool,
 }
 
 impl LogConfig {
@@ -75,6 +78,7 @@ impl Default for LogConfig {
             file_delete_delay_ms: 60_000,
             flush_messages: 1,
             flush_ms: i64::MAX,
+            one_append_in_flight: false,
         }
     }
 }

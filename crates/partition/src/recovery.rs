@@ -45,7 +45,11 @@ pub struct Opened {
 #[derive(Debug, Error)]
 pub enum RecoveryError {
     /// A topic of the same name that was deleted, most likely.
-    #[error("{dir} belongs to the topic with id {found}, not {expected}; move it away")]
+    #[error(
+        "{dir}/partition.metadata says that the directory belongs to the topic with id {found}, and \
+         the topic of this name has id {expected}. If it is another topic's, move the directory \
+         away; if only this file is damaged, remove the file"
+    )]
     AnotherTopic {
         dir: String,
         expected: Uuid,

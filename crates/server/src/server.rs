@@ -19,7 +19,7 @@ use crate::fatal::{Failure, Fatal, OnFailure};
 use crate::figures::ServerFigures;
 use crate::limits;
 use crate::listener::{BindError, Bound, Connections, Settings, bind};
-use oncelog_broker::{Input, OpenError, OpenReport, Opened};
+use oncelog_broker::{Input, OpenError, OpenReport, Opened, open_reporting};
 use oncelog_commitlog::Disk;
 use oncelog_coordinator::cluster::{BrokerConfig, Listener};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -100,9 +100,6 @@ impl Server {
         let (disk, lock) = open_directory(&path, files)?;
         let clock = Clock::start();
         let opened = recover(broker.clone(), &disk, &lock, clock).await?;
-        for note in &opened.report.notes {
-            tracing::warn!("{note}");
-        }
 
         let fatal = Arc::new(Fatal::new(on_failure, Arc::downgrade(&lock)));
         let (core, threads) = Threads::start(opened.broker, clock, disk.clone(), fatal)?;
@@ -274,25 +271,39 @@ async fn recover(
     let (disk, lock, path) = (disk.clone(), lock.clone(), disk.root().to_owned());
     let opened = tokio::task::spawn_blocking(move || {
         let (now, seed) = (clock.now(), u64::from_ne_bytes(seed));
-        let failed_before = lock.is_after_disk_failure();
-        if disk.list("")?.len() < limits::SETTLE_ENTRIES_MIN && !failed_before {
-            return oncelog_broker::open(config, &*disk, now, seed);
+        let mut report = OpenReport::default();
+        let broker = match settled(&disk, &lock)? {
+            Some(settled) => open_reporting(config, &settled, now, seed, &mut report),
+            None => open_reporting(config, &*disk, now, seed, &mut report),
+        };
+        // Even if the start is refused: a tail that was cut is not found a second time.
+        for note in &report.notes {
+            tracing::warn!("{note}");
         }
-        let settled = SettledDisk::settle(&disk)?;
-        if failed_before {
-            tracing::warn!(
-                "the last broker here stopped because a write or sync failed, so that the page \
-                 cache may hold what the disk does not: everything is read from the disk again"
-            );
-            disk.forget_cached()?;
-            lock.note_disk_failure(false)?;
-        }
-        oncelog_broker::open(config, &settled, now, seed)
+        broker.map(|broker| Opened { broker, report })
     });
     match opened.await {
         Ok(opened) => opened.map_err(|error| StartError::Open { path, error }),
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
+}
+
+/// The disk synced as a whole, where recovery is better off with that.
+fn settled<'a>(disk: &'a RealDisk, lock: &DirectoryLock) -> io::Result<Option<SettledDisk<'a>>> {
+    let failed_before = lock.is_after_disk_failure();
+    if disk.list("")?.len() < limits::SETTLE_ENTRIES_MIN && !failed_before {
+        return Ok(None);
+    }
+    let settled = SettledDisk::settle(disk)?;
+    if failed_before {
+        tracing::warn!(
+            "the last broker here stopped because a write or sync failed, so that the page cache \
+             may hold what the disk does not: everything is read from the disk again"
+        );
+        disk.forget_cached()?;
+        lock.note_disk_failure(false)?;
+    }
+    Ok(Some(settled))
 }
 
 fn settings(config: &BrokerConfig, files: u64) -> Settings {

@@ -41,7 +41,7 @@ pub fn build_scripts(packages: &[&str]) -> Result<Vec<serde_json::Value>> {
 }
 
 /// The packages whose release binaries the suites run.
-const RELEASE: [&str; 3] = ["oncelog", "oncelog-sim", "rdkafka-smoke"];
+const RELEASE: [&str; 4] = ["oncelog", "oncelog-sim", "crash-campaign", "rdkafka-smoke"];
 
 pub fn program() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())

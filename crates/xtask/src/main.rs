@@ -4,6 +4,7 @@ mod bench;
 mod cargo;
 mod codegen;
 mod conformance;
+mod crash;
 mod dump_log;
 mod fuzz;
 mod hostile;
@@ -39,6 +40,8 @@ enum Command {
     DumpLog(dump_log::Args),
     /// Let clients that mean no good at a broker, a million connections of them.
     Hostile(hostile::Args),
+    /// Kill, cut the power, fill disks, fail syncs, damage files, jump clocks; count what is lost.
+    Crash(crash::Args),
     /// Plant known bugs and demand that the simulator finds each of them.
     Mutants(mutants::Args),
     /// Feed the fuzz targets generated inputs; what fails is minimised and kept.
@@ -57,6 +60,7 @@ fn main() -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(&args),
         Command::DumpLog(args) => dump_log::run(&args),
         Command::Hostile(args) => hostile::run(&args),
+        Command::Crash(args) => crash::run(&args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Codegen(args) => codegen::run(&args),

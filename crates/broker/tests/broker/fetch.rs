@@ -118,6 +118,28 @@ fn a_partition_that_is_wrong_does_not_hide_the_others() {
     assert_eq!(records_of(parts(&answer)[1]).len(), 1);
 }
 
+/// The magic byte of a batch in a sealed segment: whoever walks there finds no batch.
+#[test]
+fn a_partition_that_is_damaged_does_not_hide_the_others() {
+    let mut host = start(&[]);
+    let topic = Topic::with(&mut host, "t", 2, &[("segment.bytes", "1048576")]);
+    for _ in 0..5 {
+        produced(&mut host, &topic, 0, large_batch(300_000));
+        produced(&mut host, &topic, 1, batch(&["b"]));
+    }
+    let sealed = "t-0/00000000000000000000.log";
+    let second = host.disk.content(sealed).unwrap().len() / 3;
+    host.disk.flip_bit(sealed, second as u64 + 16, 2);
+    for version in FETCH_VERSIONS {
+        let request = fetch_request(&topic, version, &[(0, 1), (1, 0)]);
+        let answer: FetchResponse = host.ask(version, request);
+        let errors: Vec<_> = parts(&answer).iter().map(|p| code(p.error_code)).collect();
+        assert_eq!(errors, [ErrorCode::CorruptMessage, ErrorCode::None]);
+        assert_eq!(records_of(parts(&answer)[1]).len(), 5);
+    }
+    assert_eq!(fetched(&mut host, &topic, 0, 3)[0].0, 3, "behind it");
+}
+
 // ---- waiting ----
 
 fn waiting(topic: &Topic, version: i16, partitions: &[(i32, i64)]) -> FetchRequest {

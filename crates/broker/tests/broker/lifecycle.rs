@@ -3,15 +3,16 @@
 
 use crate::host::{Hold, Host, START_MS, start, start_on, try_start_on};
 use crate::requests::*;
-use oncelog_broker::OpenError;
+use oncelog_broker::{OpenError, OpenReport, open_reporting};
 use oncelog_commitlog::Disk;
 use oncelog_commitlog::testing::MemoryDisk;
+use oncelog_coordinator::cluster::BrokerConfig;
 use oncelog_wire::ErrorCode;
 use oncelog_wire::clock::{Instant, Now};
 use oncelog_wire::messages::{
     CreateTopicsResponse, InitProducerIdRequest, InitProducerIdResponse, ProduceResponse,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 fn now() -> Now {
@@ -355,6 +356,101 @@ fn meta_properties_that_nobody_can_read() {
     disk.write_at("meta.properties", 0, &[&[0xff, 0xfe]])
         .unwrap();
     assert!(try_start_on(disk, &[], now()).is_err());
+}
+
+// ---- damage ----
+
+/// The message of a refused start, which names `file`; the same bytes restored, all is there again.
+fn is_refused_until_restored(host: Host, topic: &Topic, file: &str, harm: impl Fn(&MemoryDisk)) {
+    let disk = host.disk.clone();
+    let whole = disk.content(file).expect("it is there");
+    harm(&disk);
+    let refused = host.try_reopen().err().expect("the start is refused");
+    let words = refused.to_string();
+    for word in [file, "Restore it from a copy"] {
+        assert!(words.contains(word), "no {word:?} in {words}");
+    }
+    disk.remove(file).unwrap();
+    disk.write_at(file, 0, &[&whole]).unwrap();
+    disk.sync_everything();
+    let mut host = start_on(disk, &[]);
+    check_lived_in(&mut host, topic);
+}
+
+const METADATA_LOG: &str = "__cluster_metadata-0/00000000000000000000.log";
+
+/// After a clean stop recovery reads only headers, so every bit here is below what it checks.
+#[test]
+fn a_bit_that_flipped_in_metadata_or_offsets_is_never_replayed() {
+    let (mut host, topic) = lived_in();
+    let group_log = host
+        .disk
+        .list("")
+        .unwrap()
+        .into_iter()
+        .map(|dir| format!("{dir}/00000000000000000000.log"))
+        .find(|file| {
+            let written = host.disk.content(file).unwrap_or_default();
+            file.starts_with("__consumer_offsets") && !written.is_empty()
+        });
+    let group_log = group_log.expect("the group has committed");
+    host.shut_down();
+    for (file, at) in [(METADATA_LOG, 75), (&group_log[..], 75), (METADATA_LOG, 3)] {
+        let disk = Arc::new(host.disk.fork());
+        let copy = start_on_stopped(disk);
+        is_refused_until_restored(copy, &topic, file, |disk| disk.flip_bit(file, at, 4));
+    }
+}
+
+/// A host on a directory that was shut down, shut down again.
+fn start_on_stopped(disk: Arc<MemoryDisk>) -> Host {
+    let mut host = start_on(disk, &[]);
+    host.shut_down();
+    host
+}
+
+/// Only the last batch of the metadata log can be torn by a crash.
+#[test]
+fn a_flaw_in_the_metadata_log_with_a_batch_behind_it_is_no_torn_tail() {
+    let (host, topic) = lived_in();
+    let host = host.crash(3);
+    is_refused_until_restored(host.crash(4), &topic, METADATA_LOG, |disk| {
+        disk.flip_bit(METADATA_LOG, 75, 4);
+    });
+}
+
+/// The first start cuts a torn tail and is refused for something else; the second finds no tail.
+#[test]
+fn what_a_refused_start_has_cut_is_in_its_report() {
+    let (host, _) = lived_in();
+    let disk = host.crash(5).disk.clone();
+    let end = disk.content(METADATA_LOG).unwrap().len();
+    disk.write_at(METADATA_LOG, end as u64, &[b"torn"]).unwrap();
+    let other = "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ\n";
+    disk.write_at("t-0/partition.metadata", 0, &[other.as_bytes()])
+        .unwrap();
+    let config = BrokerConfig::from_properties(&BTreeMap::new()).unwrap();
+    let mut report = OpenReport::default();
+    let refused = open_reporting(config, &*disk, now(), 1, &mut report).err();
+    let words = refused.expect("t-0 is another topic's").to_string();
+    assert!(words.contains("t-0/partition.metadata"), "{words}");
+    let cut = "__cluster_metadata-0: cut 4 bytes";
+    assert!(
+        report.notes.iter().any(|note| note.contains(cut)),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn partitions_without_a_metadata_log_are_no_new_broker() {
+    for empty in [true, false] {
+        let (mut host, topic) = lived_in();
+        host.shut_down();
+        is_refused_until_restored(host, &topic, METADATA_LOG, |disk| match empty {
+            true => disk.truncate(METADATA_LOG, 0).unwrap(),
+            false => disk.remove(METADATA_LOG).unwrap(),
+        });
+    }
 }
 
 #[test]

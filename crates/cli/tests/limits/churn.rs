@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 
 use crate::hostile::{SLACK_BYTES, judge, meanwhile, used};
-use crate::process::{Broker, say};
 use crate::raw::{self, Client};
 use crate::{alone, mib, scaled};
+use crash_campaign::process::{Broker, say};
 
 const THREADS: usize = 4;
 
@@ -32,8 +32,8 @@ fn come_and_go(number: usize, port: u16) -> std::io::Result<()> {
     let mut stream = connect_from(source, port)?;
     let reset = || sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
     match number % 10 {
-        0 => {}                                    // closed at once, in order
-        1 => return crate::process::answers(port), // one that has something to ask
+        0 => {}                                             // closed at once, in order
+        1 => return crash_campaign::process::answers(port), // one that has something to ask
         2 => {
             reset()?;
             stream.write_all(&[0, 0, 1, 0, 0, 3])?; // gone in the middle of a request

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::process::{Broker, say};
 use crate::raw::{self, Client};
-use crate::{alone, mib};
+use crate::{ONCELOG, alone, mib};
+use crash_campaign::process::{Broker, say};
 
 const CONNECTIONS: usize = 10_000;
 const BYTES_PER_CONNECTION_MAX: u64 = 20_000;
@@ -29,7 +29,7 @@ fn ten_thousand_idle_connections_cost_little_and_hold_nobody_up() {
         maximum: limit.maximum,
     };
     setrlimit(Resource::Nofile, raised).unwrap();
-    let broker = Broker::started(&[]);
+    let broker = Broker::started(ONCELOG, &[]);
     let port = broker.port();
     Client::connect(port).unwrap().create_topic("events", &[]);
     let quiet = raw::bystander(port, "events", 200);
@@ -72,7 +72,7 @@ fn ten_thousand_idle_connections_cost_little_and_hold_nobody_up() {
 #[test]
 fn a_broker_out_of_descriptors_serves_who_is_there() {
     let _alone = alone();
-    let mut broker = Broker::new(&["log.segment.bytes=1048576"]);
+    let mut broker = Broker::new(ONCELOG, &["log.segment.bytes=1048576"]);
     broker.files_max = Some(600);
     broker.start();
     let port = broker.port();

@@ -6,9 +6,9 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::process::{Broker, say};
 use crate::raw::{self, Client, Served};
-use crate::{alone, mib};
+use crate::{ONCELOG, alone, mib};
+use crash_campaign::process::{Broker, say};
 
 /// What a broker may hold beside what its configuration lets it: buffers of its threads, the
 /// allocator's reserves.
@@ -105,7 +105,7 @@ impl Drop for SetOnDrop<'_> {
 /// A broker with a topic that has been used a little, and its memory then.
 pub fn used(settings: &[&str]) -> (Broker, u64) {
     let http = ["http.listener=http://127.0.0.1:0"];
-    let broker = Broker::started(&[&http, settings].concat());
+    let broker = Broker::started(ONCELOG, &[&http, settings].concat());
     let mut client = Client::connect(broker.port()).unwrap();
     client.create_topic("events", &[]);
     raw::bystander(broker.port(), "events", 50);

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crate::process::{Broker, say};
 use crate::raw::{self, Client};
-use crate::{alone, mib};
+use crate::{ONCELOG, alone, mib};
+use crash_campaign::process::{Broker, say};
 
 /// `socket.request.max.bytes` by default.
 const FRAME_MAX: usize = 100 << 20;
@@ -26,7 +26,7 @@ fn frame_of(client: &mut Client, topic: &str, length: usize) -> bytes::Bytes {
 #[test]
 fn the_largest_frame_is_judged_and_its_memory_comes_back() {
     let _alone = alone();
-    let broker = Broker::started(&[]);
+    let broker = Broker::started(ONCELOG, &[]);
     let port = broker.port();
     let mut client = Client::connect(port).unwrap();
     client.create_topic("events", &[]);

@@ -14,11 +14,10 @@ mod large;
 mod raw;
 mod start;
 
-#[path = "../process/mod.rs"]
-mod process;
-
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+const ONCELOG: &str = env!("CARGO_BIN_EXE_oncelog");
 
 /// What a debug build may take longer.
 const SLACK: u32 = if cfg!(debug_assertions) { 3 } else { 1 };

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::process::{Broker, say};
-use crate::{SLACK, alone, mib, raw, spread};
+use crate::{ONCELOG, SLACK, alone, mib, raw, spread};
+use crash_campaign::process::{Broker, say};
 
 const STARTS: usize = 5;
 const READY_MAX: Duration = Duration::from_secs(1);
@@ -16,7 +16,7 @@ fn a_broker_is_ready_within_a_second() {
     let mut new = Vec::new();
     let mut again = Vec::new();
     for _ in 0..STARTS {
-        let mut broker = Broker::new(&[]);
+        let mut broker = Broker::new(ONCELOG, &[]);
         new.push(broker.start());
         raw::Client::connect(broker.port())
             .unwrap()
@@ -36,7 +36,7 @@ fn a_broker_is_ready_within_a_second() {
 #[test]
 fn a_broker_at_rest_holds_little() {
     let _alone = alone();
-    let broker = Broker::started(&[]);
+    let broker = Broker::started(ONCELOG, &[]);
     std::thread::sleep(Duration::from_millis(500));
     let fresh = broker.resident();
     raw::Client::connect(broker.port())

@@ -4,7 +4,7 @@ use super::directory::{self, FoundSegment};
 use super::{RecoveryError, RecoveryReport, Result};
 use crate::checkpoint::{Checkpoint, Point};
 use crate::config::LogConfig;
-use crate::disk::{Disk, read_file};
+use crate::disk::{Disk, read_exact_at, read_file};
 use crate::epochs::LeaderEpochs;
 use crate::execute::execute_step;
 use crate::index::{
@@ -15,7 +15,9 @@ use crate::log::replace_file;
 use crate::op::DiskStep;
 use crate::scan::{Flaw, Found, Scanner, indexed_position, locate, read_header};
 use crate::segment::Segment;
+use bytes::Bytes;
 use oncelog_wire::clock::Now;
+use oncelog_wire::records::Batch;
 
 /// A sealed segment's index that says nothing of this much at the segment's end is incomplete: it
 /// was written while the segment still grew.
@@ -365,6 +367,9 @@ impl Loader<'_> {
         after: &[FoundSegment],
         flaw: &Flaw,
     ) -> Result<()> {
+        if self.config.one_append_in_flight {
+            self.refuse_if_a_batch_follows(segment, found.bytes, flaw)?;
+        }
         let bytes = found.bytes - segment.size;
         let note = format!(
             "cut {bytes} bytes off the segment at {}, from offset {} on (byte {}: {})",
@@ -376,6 +381,34 @@ impl Loader<'_> {
         let io = RecoveryError::io(&file);
         self.disk.truncate(&file, segment.size).map_err(&io)?;
         self.disk.sync(&file).map_err(&io)
+    }
+
+    /// An error if a whole batch stands anywhere behind the flaw: then what is flawed was synced
+    /// before that batch was written.
+    fn refuse_if_a_batch_follows(&self, segment: &Segment, end: u64, flaw: &Flaw) -> Result<()> {
+        let file = segment.log_file(self.dir);
+        let io = RecoveryError::io(&file);
+        let mut rest = vec![0; (end - flaw.position) as usize];
+        read_exact_at(self.disk, &file, flaw.position, &mut rest).map_err(io)?;
+        let rest = Bytes::from(rest);
+        let is_whole = |at: &usize| {
+            let batch = Batch::parse(&rest.slice(*at..));
+            batch.is_ok_and(|batch| {
+                batch.header.base_offset >= segment.next_offset && batch.check_crc().is_ok()
+            })
+        };
+        let Some(behind) = (1..rest.len()).find(is_whole) else {
+            return Ok(());
+        };
+        Err(RecoveryError::Damaged {
+            file: file.to_string(),
+            position: flaw.position,
+            what: format!(
+                "{}, and a whole batch stands behind it at byte {}",
+                flaw.what,
+                flaw.position + behind as u64
+            ),
+        })
     }
 
     /// Removes what stands behind the log's end.

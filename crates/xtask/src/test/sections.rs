@@ -12,7 +12,7 @@ use super::{Section, World};
 use crate::cargo::{build_release, cargo, release_binary};
 use crate::smoke::{Client, smoke};
 use crate::tally::Tally;
-use crate::{bench, codegen, conformance, dump_log, fuzz, mutants, process, tidy, toolbox};
+use crate::{bench, codegen, conformance, crash, dump_log, fuzz, mutants, process, tidy, toolbox};
 
 pub const SECTIONS: &[Section] = &[
     Section {
@@ -69,6 +69,11 @@ pub const SECTIONS: &[Section] = &[
         name: "demo",
         about: "SIGKILL under load, and a truthful tally",
         run: demo,
+    },
+    Section {
+        name: "crash",
+        about: "a few rounds of every kind of fault, and the judge of what is left",
+        run: |_| crash::short(),
     },
     Section {
         name: "cli",
@@ -223,8 +228,8 @@ fn simulation(_: &mut World) -> Result<Tally> {
 }
 
 /// Three streams of records, the broker killed under them again and again, and everything that was
-/// acknowledged counted by a fresh read; it fails on a loss. (The crash loop with groups and damaged
-/// files is crates/cli/tests/crash, which runs in `unit`.)
+/// acknowledged counted by a fresh read; it fails on a loss. (The crash loop with groups is part of
+/// `crash`.)
 fn demo(_: &mut World) -> Result<Tally> {
     let mut demo = Command::new(release_binary("oncelog")?);
     demo.args(["demo", "--kills", "5"]);

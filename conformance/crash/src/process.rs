@@ -1,28 +1,32 @@
 //! The broker under test: `oncelog start` in a process of its own, on a directory and a port that
 //! it keeps over its restarts, so that it can be killed and measured like anybody's.
 
-#![allow(dead_code)] // each test binary uses a part
-
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::random::Random;
 
 /// How long a start, recovery included, may take before a test gives up on it.
 pub const START_WAIT: Duration = Duration::from_secs(60);
 
 pub struct Broker {
+    binary: PathBuf,
     child: Option<Child>,
     port: u16,
     data: PathBuf,
     log: PathBuf,
     /// `key=value`, for the next start.
     pub settings: Vec<String>,
+    /// Added to its environment at the next start.
+    pub environment: Vec<(String, String)>,
     /// The limit on open files that it is started under; `None`: the test's own.
     pub files_max: Option<u64>,
     /// Removed on drop, unless the test panics: then it is evidence.
@@ -31,32 +35,34 @@ pub struct Broker {
 
 impl Broker {
     /// A broker that is not started yet, on a new directory.
-    pub fn new(settings: &[&str]) -> Broker {
+    pub fn new(binary: impl AsRef<Path>, settings: &[&str]) -> Broker {
         let home = tempfile::Builder::new()
             .prefix("oncelog-test-")
             .tempdir()
             .unwrap();
         let data = home.path().join("data");
-        let mut broker = Broker::on(&data, home.path(), settings);
+        let mut broker = Broker::on(binary, &data, home.path(), settings);
         broker.home = Some(home);
         broker
     }
 
     /// A broker that is not started yet, on a directory that somebody else cares for.
-    pub fn on(data: &Path, log_dir: &Path, settings: &[&str]) -> Broker {
+    pub fn on(binary: impl AsRef<Path>, data: &Path, log_dir: &Path, settings: &[&str]) -> Broker {
         Broker {
+            binary: binary.as_ref().to_owned(),
             child: None,
             port: free_port(),
             data: data.to_owned(),
             log: log_dir.join("broker.log"),
             settings: settings.iter().map(|s| (*s).to_owned()).collect(),
+            environment: Vec::new(),
             files_max: None,
             home: None,
         }
     }
 
-    pub fn started(settings: &[&str]) -> Broker {
-        let mut broker = Broker::new(settings);
+    pub fn started(binary: impl AsRef<Path>, settings: &[&str]) -> Broker {
+        let mut broker = Broker::new(binary, settings);
         broker.start();
         broker
     }
@@ -82,13 +88,12 @@ impl Broker {
         assert!(self.child.is_none(), "it is running");
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.unwrap();
-        let binary = env!("CARGO_BIN_EXE_oncelog");
         let mut command = match self.files_max {
-            None => Command::new(binary),
+            None => Command::new(&self.binary),
             Some(files) => {
                 let mut shell = Command::new("sh");
                 let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
-                shell.args(["-c", &script, binary]);
+                shell.args(["-c", &script]).arg(&self.binary);
                 shell
             }
         };
@@ -107,6 +112,7 @@ impl Broker {
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.child = Some(command.spawn().unwrap());
     }
 
@@ -159,6 +165,21 @@ impl Broker {
         let mut child = self.child.take().expect("it is running");
         let _ = child.kill();
         child.wait().unwrap();
+    }
+
+    /// SIGTERM, or nothing if it has ended by itself meanwhile; does not wait for its end.
+    pub fn terminate_unless_ended(&mut self) {
+        if self.is_running() {
+            self.signal_end();
+        }
+    }
+
+    /// SIGKILL, or nothing if it has ended by itself meanwhile.
+    pub fn kill_unless_ended(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
     }
 
     /// SIGTERM, and its end.
@@ -263,14 +284,20 @@ pub fn answers(port: u16) -> io::Result<()> {
 }
 
 /// A port that is free and that no outgoing connection takes while the broker is down: below the
-/// range that the kernel hands out.
+/// range that the kernel hands out. Each process begins somewhere else (in a process namespace its
+/// id says nothing), so that another run's broker does not take it either.
 fn free_port() -> u16 {
     const FIRST: u16 = 15_000;
     const COUNT: u16 = 15_000;
+    static START: OnceLock<u16> = OnceLock::new();
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = *START.get_or_init(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let nanos = now.map_or(0, |now| u64::from(now.subsec_nanos()));
+        (Random::new(nanos).next() % u64::from(COUNT)) as u16
+    });
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let start = (std::process::id() as u16).wrapping_mul(61) % COUNT;
         let port = FIRST + (start + step) % COUNT;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;

@@ -74,6 +74,7 @@ fn number_of(payload: Option<&[u8]>) -> u32 {
 
 pub struct Running {
     pub settings: Arc<Settings>,
+    reports: Reports,
     thread: JoinHandle<Sent>,
 }
 
@@ -108,7 +109,7 @@ impl Running {
             .create_with_context(reports.clone())
             .unwrap();
         let settings = Arc::new(settings);
-        let (stop, on_thread) = (stop.clone(), settings.clone());
+        let (stop, on_thread, watched) = (stop.clone(), settings.clone(), reports.clone());
         let thread = std::thread::spawn(move || {
             let counts = send(&producer, &on_thread, &stop, random);
             let flushed = producer.flush(FLUSH);
@@ -129,7 +130,21 @@ impl Running {
                 refused: reports.1,
             }
         });
-        Running { settings, thread }
+        Running {
+            settings,
+            reports: watched,
+            thread,
+        }
+    }
+
+    /// The largest offset that was acknowledged so far, by partition; -1: none.
+    pub fn acknowledged(&self) -> Vec<i64> {
+        let mut largest = vec![-1; self.settings.partitions as usize];
+        for ack in &self.reports.0.lock().unwrap().0 {
+            let offset = &mut largest[ack.partition as usize];
+            *offset = ack.offset.max(*offset);
+        }
+        largest
     }
 
     pub fn finish(self) -> (Arc<Settings>, Sent) {

@@ -12,10 +12,10 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::check::Log;
-use crate::client::{self, PATIENCE};
-use crate::process::Broker;
-use crate::record::Stamp;
+use crash_campaign::check::Log;
+use crash_campaign::client::{self, PATIENCE};
+use crash_campaign::process::Broker;
+use crash_campaign::record::Stamp;
 
 const TOPIC: &str = "damaged";
 /// Enough for a few segments of 1 MiB.
@@ -34,7 +34,10 @@ struct Stopped {
 }
 
 fn stopped(stop: Stop) -> Stopped {
-    let mut broker = Broker::started(&["log.segment.bytes=1048576"]);
+    let mut broker = Broker::started(
+        env!("CARGO_BIN_EXE_oncelog"),
+        &["log.segment.bytes=1048576"],
+    );
     produce(&broker.bootstrap(), 0..RECORDS);
     match stop {
         Stop::Clean => assert!(broker.terminate().success()),
@@ -92,7 +95,7 @@ impl Stopped {
     /// Starts and holds records 0 to `count`, each where it was acknowledged.
     fn holds(&mut self, count: u32) {
         self.broker.start();
-        let log = client::read_all(&self.broker.bootstrap(), TOPIC, 1);
+        let log = read(&self.broker.bootstrap());
         assert_eq!(log, numbered(count), "{}", self.broker.tail());
     }
 
@@ -100,11 +103,14 @@ impl Stopped {
     fn goes_on(&mut self, count: u32) {
         let bootstrap = self.broker.bootstrap();
         produce(&bootstrap, count..count + 100);
-        assert_eq!(
-            client::read_all(&bootstrap, TOPIC, 1),
-            numbered(count + 100)
-        );
+        assert_eq!(read(&bootstrap), numbered(count + 100));
     }
+}
+
+fn read(bootstrap: &str) -> Log {
+    let read = client::read_all(bootstrap, TOPIC, 1);
+    assert!(read.bad.is_empty(), "{:?}", read.bad);
+    read.log
 }
 
 fn numbered(count: u32) -> Log {
@@ -203,7 +209,7 @@ fn damage_past_the_checkpoint_ends_the_log_and_is_reported() {
     let segment = stopped.segments().pop().unwrap();
     flip(&segment, length(&segment) / 2);
     stopped.broker.start();
-    let log = client::read_all(&stopped.broker.bootstrap(), TOPIC, 1);
+    let log = read(&stopped.broker.bootstrap());
     let left = log[0].len() as u32;
     assert!((1..RECORDS).contains(&left), "{left}");
     assert_eq!(log, numbered(left));

@@ -3,8 +3,6 @@
 //! happened or not.
 
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -12,8 +10,10 @@ use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
 
-use crate::client;
-use crate::random::Random;
+use crash_campaign::client;
+use crash_campaign::random::Random;
+
+use crate::tool::Tool;
 
 const NAMES: usize = 6;
 const PARTITIONS: i32 = 2;
@@ -46,9 +46,9 @@ pub struct Churn {
 }
 
 impl Churn {
-    pub fn start(bootstrap: &str, mut random: Random) -> Churn {
+    pub fn start(tool: Tool, mut random: Random) -> Churn {
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, bootstrap) = (stop.clone(), bootstrap.to_owned());
+        let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
             let mut states = vec![State::default(); NAMES];
             let mut counts = Counts::default();
@@ -56,7 +56,7 @@ impl Churn {
                 let which = random.range(0, NAMES as u64) as usize;
                 let before = std::mem::take(&mut states[which]);
                 let delete = random.one_in(3);
-                states[which] = step(&bootstrap, &name(which), before, delete, &mut counts);
+                states[which] = step(&tool, &name(which), before, delete, &mut counts);
                 std::thread::sleep(Duration::from_millis(random.range(0, 30)));
             }
             (states, counts)
@@ -115,11 +115,11 @@ fn name(which: usize) -> String {
     format!("churn-{which}")
 }
 
-fn step(bootstrap: &str, name: &str, before: State, delete: bool, counts: &mut Counts) -> State {
+fn step(tool: &Tool, name: &str, before: State, delete: bool, counts: &mut Counts) -> State {
     match before {
         State::Absent => {
             let partitions = PARTITIONS.to_string();
-            match oncelog(bootstrap, &["topic", "create", name, "-p", &partitions], "") {
+            match tool.run(&["topic", "create", name, "-p", &partitions], "") {
                 Ok(()) => {
                     counts.created += 1;
                     State::Present {
@@ -130,7 +130,7 @@ fn step(bootstrap: &str, name: &str, before: State, delete: bool, counts: &mut C
                 Err(_) => unsure(counts),
             }
         }
-        State::Present { .. } if delete => remove(bootstrap, name, counts),
+        State::Present { .. } if delete => remove(tool, name, counts),
         State::Present {
             mut values,
             incarnation,
@@ -139,8 +139,7 @@ fn step(bootstrap: &str, name: &str, before: State, delete: bool, counts: &mut C
             let lines: Vec<String> = (from..from + 5)
                 .map(|number| format!("{incarnation}:{number}:{}", counts.records))
                 .collect();
-            let sent = oncelog(
-                bootstrap,
+            let sent = tool.run(
                 &["produce", "-t", name, "-X", "message.timeout.ms=5000"],
                 &lines.join("\n"),
             );
@@ -159,12 +158,12 @@ fn step(bootstrap: &str, name: &str, before: State, delete: bool, counts: &mut C
                 incarnation,
             }
         }
-        State::Unsure => remove(bootstrap, name, counts),
+        State::Unsure => remove(tool, name, counts),
     }
 }
 
-fn remove(bootstrap: &str, name: &str, counts: &mut Counts) -> State {
-    match oncelog(bootstrap, &["topic", "delete", name], "") {
+fn remove(tool: &Tool, name: &str, counts: &mut Counts) -> State {
+    match tool.run(&["topic", "delete", name], "") {
         Ok(()) => {
             counts.deleted += 1;
             State::Absent
@@ -177,23 +176,4 @@ fn remove(bootstrap: &str, name: &str, counts: &mut Counts) -> State {
 fn unsure(counts: &mut Counts) -> State {
     counts.unanswered += 1;
     State::Unsure
-}
-
-/// Runs the tool; its standard error if it fails.
-fn oncelog(bootstrap: &str, args: &[&str], input: &str) -> Result<(), String> {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_oncelog"))
-        .args(["-b", bootstrap])
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It may end before it has read everything.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
-    }
 }

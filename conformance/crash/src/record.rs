@@ -13,6 +13,12 @@ pub struct Stamp {
 const HEAD: usize = 6;
 
 impl Stamp {
+    /// In the place of a record that nobody sent.
+    pub const NOBODY: Stamp = Stamp {
+        producer: u16::MAX,
+        number: u32::MAX,
+    };
+
     /// 6 to 3000 bytes; about half of them compress.
     pub fn value(self, partition: i32) -> Vec<u8> {
         let seed = u64::from(self.producer) << 48 | (partition as u64) << 32;

@@ -14,10 +14,10 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::check::{Log, Seen};
-use crate::client;
-use crate::random::Random;
-use crate::record::Stamp;
+use crash_campaign::check::{Log, Seen};
+use crash_campaign::client;
+use crash_campaign::random::Random;
+use crash_campaign::record::Stamp;
 
 const MEMBERS: usize = 2;
 

@@ -7,6 +7,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::check::Log;
@@ -25,6 +26,12 @@ impl ClientContext for Quiet {
 
 impl ConsumerContext for Quiet {}
 
+impl ProducerContext for Quiet {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, _: ()) {}
+}
+
 pub fn config(bootstrap: &str, more: &[(&str, &str)]) -> ClientConfig {
     let mut config = ClientConfig::new();
     config
@@ -40,19 +47,31 @@ pub fn config(bootstrap: &str, more: &[(&str, &str)]) -> ClientConfig {
     config
 }
 
+/// What a topic holds.
+pub struct ReadBack {
+    pub log: Log,
+    /// Records with other bytes than were sent, in words; [`Stamp::NOBODY`] stands in their place.
+    pub bad: Vec<String>,
+}
+
 /// A topic from its first offset to its end, with a client of its own that checks every CRC.
 /// Panics if an offset is missing: nothing here compacts or deletes.
-pub fn read_all(bootstrap: &str, topic: &str, partitions: i32) -> Log {
-    read_values(bootstrap, topic, partitions)
+pub fn read_all(bootstrap: &str, topic: &str, partitions: i32) -> ReadBack {
+    let mut bad = Vec::new();
+    let log = read_values(bootstrap, topic, partitions)
         .into_iter()
         .zip(0..)
         .map(|(values, partition)| {
-            let stamps = values.iter().map(|value| Stamp::of(value, partition));
-            stamps
-                .collect::<Result<_, _>>()
-                .unwrap_or_else(|why| panic!("{topic}-{partition}: {why}"))
+            let stamps = values.iter().zip(0..).map(|(value, offset)| {
+                Stamp::of(value, partition).unwrap_or_else(|why| {
+                    bad.push(format!("{topic}-{partition}@{offset}: {why}"));
+                    Stamp::NOBODY
+                })
+            });
+            stamps.collect()
         })
-        .collect()
+        .collect();
+    ReadBack { log, bad }
 }
 
 /// The values of every record, by partition and offset.
