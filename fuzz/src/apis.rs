@@ -145,6 +145,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
             seeds.push(seed);
         }
     }
+    // Six batches of one producer, the last five of them again, and again after a power cut.
+    let again: Vec<[u8; 4]> = (0x80..0x85).map(|which| [5, 0, 0, which]).collect();
+    let (first, cut) = ([[0, 0, 0, 0]].as_slice(), [[23, 2, 1, 0]].as_slice());
+    let window = [first, &[[5, 0, 0, 0]; 6], &again, cut, &again].concat();
+    seeds.push([&[0], window.as_flattened()].concat());
     seeds.extend(frames::seeds());
     seeds
 }
