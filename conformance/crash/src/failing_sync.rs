@@ -40,7 +40,7 @@ pub fn run(task: &Task) -> Report {
 
 /// Returns what the broker said that failed.
 fn one_round(task: &Task, format: Format, random: &mut Random, report: &mut Report) -> String {
-    let dir = task.dir.join(format!("{}", random.next()));
+    let dir = task.dir.join(format!("{}", random.draw()));
     std::fs::create_dir_all(&dir).unwrap();
     let mut disk = Failing::create(&dir, format).unwrap();
     // Part of it is taken already, so that it does not take long.

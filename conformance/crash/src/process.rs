@@ -294,7 +294,7 @@ fn free_port() -> u16 {
     let start = *START.get_or_init(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let nanos = now.map_or(0, |now| u64::from(now.subsec_nanos()));
-        (Random::new(nanos).next() % u64::from(COUNT)) as u16
+        (Random::new(nanos).draw() % u64::from(COUNT)) as u16
     });
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);

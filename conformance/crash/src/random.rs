@@ -9,10 +9,10 @@ impl Random {
 
     /// A generator of its own for another thread.
     pub fn fork(&mut self) -> Random {
-        Random(self.next())
+        Random(self.draw())
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,11 +23,11 @@ impl Random {
     /// At least `from`, less than `to`.
     pub fn range(&mut self, from: u64, to: u64) -> u64 {
         assert!(from < to);
-        from + self.next() % (to - from)
+        from + self.draw() % (to - from)
     }
 
     pub fn one_in(&mut self, n: u64) -> bool {
-        self.next().is_multiple_of(n)
+        self.draw().is_multiple_of(n)
     }
 
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {

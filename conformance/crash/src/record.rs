@@ -32,7 +32,7 @@ impl Stamp {
         value.extend_from_slice(&self.producer.to_be_bytes());
         value.extend_from_slice(&self.number.to_be_bytes());
         while value.len() < HEAD + length as usize {
-            value.extend_from_slice(&random.next().to_be_bytes());
+            value.extend_from_slice(&random.draw().to_be_bytes());
             value.extend_from_slice(b"oncelog!");
         }
         value.truncate(HEAD + length as usize);

@@ -102,7 +102,7 @@ fn how(content: &[u8], random: &mut Random) -> How {
     if length == 0 {
         return How::Extend {
             by: random.range(1, 100),
-            seed: random.next(),
+            seed: random.draw(),
         };
     }
     let at = random.range(0, length);
@@ -114,7 +114,7 @@ fn how(content: &[u8], random: &mut Random) -> How {
         5 | 6 => How::Scribble {
             at,
             length: random.range(1, 200).min(length - at),
-            seed: random.next(),
+            seed: random.draw(),
         },
         7 => How::Zero {
             at: at / 512 * 512,
@@ -123,7 +123,7 @@ fn how(content: &[u8], random: &mut Random) -> How {
         8 => How::Cut { to: at },
         9 => How::Extend {
             by: random.range(1, 5_000),
-            seed: random.next(),
+            seed: random.draw(),
         },
         10 => How::Empty,
         _ => How::Remove,
@@ -208,7 +208,7 @@ impl fmt::Display for Harm {
 
 fn noise(length: u64, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);
-    (0..length).map(|_| random.next() as u8).collect()
+    (0..length).map(|_| random.draw() as u8).collect()
 }
 
 /// Every file below `data` but the lock, sorted.
