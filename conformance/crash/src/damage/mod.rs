@@ -103,7 +103,12 @@ fn start(
         if named.is_empty() {
             return Err("refused, and none of the damaged files is named".to_owned());
         }
-        let next_steps = ["Restore it", "take it away", "remove the file"];
+        let next_steps = [
+            "Restore it",
+            "take it away",
+            "remove the file",
+            "correct node.id",
+        ];
         if !next_steps.iter().any(|words| said.contains(words)) {
             return Err("refused, and no next step is named".to_owned());
         }
