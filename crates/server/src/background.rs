@@ -1,15 +1,13 @@
 //! Disk work that nobody should wait behind: ordered steps, and long reads.
 //!
-//! - **Steps** (index files, snapshots, checkpoints, renames, removals) run on one thread in the
-//!   order of emission. They have a thread of their own because syncing an old segment may take
+//! - **Steps** (index files, snapshots, checkpoints, renames, removals) run on one thread
+//!   ([`crate::steps`]). They have a thread of their own because syncing an old segment may take
 //!   seconds, and no acknowledgement should wait for that.
 //! - **Reads** (timestamp lookups, compaction) run on a few threads in any order. They only read
 //!   files that exist and write files that nobody has seen, so a failed one is reported to the
 //!   core and stops nothing.
 
-use crate::commit::Completions;
 use crate::disk::RealDisk;
-use crate::fatal::Failure;
 use oncelog_broker::OpId;
 use oncelog_commitlog::{DiskOp, DiskOutcome, DiskStep};
 use std::collections::VecDeque;
@@ -55,6 +53,13 @@ impl<T> WorkQueue<T> {
         self.ready.notify_all();
     }
 
+    /// Waits; everything that is there then, and `None` when the queue is closed and empty.
+    pub fn take_all(&self) -> Option<Vec<T>> {
+        let first = self.next()?;
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(std::iter::once(first).chain(state.work.drain(..)).collect())
+    }
+
     /// Waits; `None` when the queue is closed and empty.
     fn next(&self) -> Option<T> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,40 +76,6 @@ impl<T> WorkQueue<T> {
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
-}
-
-/// The thread of ordered steps: returns when the queue is closed, or after a failure.
-pub fn run_steps(
-    queue: &WorkQueue<(OpId, Vec<DiskStep>)>,
-    disk: &RealDisk,
-    completions: &dyn Completions,
-) {
-    while let Some((op, steps)) = queue.next() {
-        for step in steps {
-            if completions.has_failed() {
-                return;
-            }
-            if let Err(failure) = run_step(disk, step) {
-                completions.failed(failure);
-                return;
-            }
-        }
-        completions.completed(vec![(op, DiskOutcome::Done)]);
-    }
-}
-
-fn run_step(disk: &RealDisk, step: DiskStep) -> Result<(), Failure> {
-    let (doing, file) = match &step {
-        DiskStep::Sync { file } => ("syncing", file.clone()),
-        DiskStep::Write { file, .. } => ("writing", file.clone()),
-        DiskStep::SyncDir { dir } => ("syncing", dir.clone()),
-        DiskStep::Rename { from, .. } => ("renaming", from.clone()),
-        DiskStep::Remove { file } => ("removing", file.clone()),
-        DiskStep::RemoveDir { dir } => ("removing", dir.clone()),
-        DiskStep::Truncate { file, .. } => ("truncating", file.clone()),
-    };
-    oncelog_commitlog::execute_step(disk, &step)
-        .map_err(|e| Failure::of_disk(disk, doing, &file, &e))
 }
 
 /// What a read brings: for the core to go on with.

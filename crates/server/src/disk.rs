@@ -21,11 +21,17 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub struct RealDisk {
     root: PathBuf,
+    /// Open from the start, so that [`RealDisk::sync_file_system`] hears of every write-back that
+    /// failed since.
+    root_directory: File,
+    /// The file system that `root` is on.
+    device: u64,
     open: Descriptors,
 }
 
@@ -34,8 +40,11 @@ impl RealDisk {
     pub fn open(root: &Path, descriptors: usize) -> io::Result<RealDisk> {
         std::fs::create_dir_all(root)?;
         let root = root.canonicalize()?;
+        let root_directory = File::open(&root)?;
         Ok(RealDisk {
+            device: root_directory.metadata()?.dev(),
             root,
+            root_directory,
             open: Descriptors::new(descriptors),
         })
     }
@@ -53,6 +62,18 @@ impl RealDisk {
     pub fn free_bytes(&self) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(&self.root)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Makes everything durable at once that was written to the file system of the data directory,
+    /// names included. What lies on another one ([`RealDisk::is_elsewhere`]) is not part of it.
+    pub fn sync_file_system(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.root_directory)?)
+    }
+
+    /// Whether the file or directory is on another file system than the data directory, mounted or
+    /// linked below it.
+    pub fn is_elsewhere(&self, name: &str) -> io::Result<bool> {
+        Ok(std::fs::metadata(self.checked_path(name)?)?.dev() != self.device)
     }
 
     /// Has every file read from the device again, not from the page cache.

@@ -42,6 +42,7 @@ mod pressure;
 mod process;
 mod reading;
 mod server;
+mod steps;
 
 pub use banner::durability_in_words;
 pub use disk::RealDisk;

@@ -97,6 +97,9 @@ pub const WRITE_AT_SLICES: usize = 1024;
 /// Threads for long read-only disk work: timestamp lookups, compaction.
 pub const READER_THREADS: usize = 2;
 
+/// From so many waiting pieces of background work on, they are synced together.
+pub const STEPS_TOGETHER_MIN: usize = 16;
+
 /// From so many entries of the data directory on, recovery syncs the file system once instead of
 /// each partition's files. With fewer, what others have left unsynced there would cost more.
 pub const SETTLE_ENTRIES_MIN: usize = 64;

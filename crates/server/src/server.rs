@@ -366,7 +366,7 @@ impl Threads {
         {
             let (steps, disk) = (steps.clone(), disk.clone());
             handles.push(background::spawn("steps", move || {
-                background::run_steps(&steps, &disk, &*completions);
+                crate::steps::run(&steps, &disk, &*completions);
             })?);
         }
         for number in 0..limits::READER_THREADS {

@@ -114,6 +114,7 @@ fn copy_sources(root: &Path, copy: &Path) -> Result<()> {
         .args([
             "Cargo.toml",
             "Cargo.lock",
+            "bench",
             "crates",
             "conformance",
             ".cargo",

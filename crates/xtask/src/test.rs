@@ -92,6 +92,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     let sum = report(&done);
+    drop(world); // stops its broker, which an exit would leave running
     if sum.failed > 0 {
         // The table has said it all; an error's text here would be the last line instead of it.
         std::process::exit(1);

@@ -14,12 +14,10 @@ use super::RealDisk;
 use oncelog_commitlog::Disk;
 use std::collections::HashSet;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub struct SettledDisk<'a> {
     disk: &'a RealDisk,
-    device: u64,
     /// Files and directories that were changed and not synced since.
     changed: Mutex<HashSet<String>>,
 }
@@ -27,11 +25,9 @@ pub struct SettledDisk<'a> {
 impl<'a> SettledDisk<'a> {
     /// Syncs the whole file system.
     pub fn settle(disk: &'a RealDisk) -> io::Result<SettledDisk<'a>> {
-        let root = std::fs::File::open(disk.root())?;
-        rustix::fs::syncfs(&root)?;
+        disk.sync_file_system()?;
         Ok(SettledDisk {
             disk,
-            device: root.metadata()?.dev(),
             changed: Mutex::default(),
         })
     }
@@ -41,7 +37,7 @@ impl<'a> SettledDisk<'a> {
         if self.lock().remove(name) {
             return Ok(false);
         }
-        Ok(std::fs::metadata(self.disk.path(name))?.dev() == self.device)
+        Ok(!self.disk.is_elsewhere(name)?)
     }
 
     fn note(&self, name: &str) {
