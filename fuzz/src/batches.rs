@@ -16,11 +16,13 @@ pub(crate) use reference::crc32c;
 use crate::counting::peak_of;
 use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
+use oncelog_wire::limits::KEYLESS_RUNS_MAX;
 use oncelog_wire::records::{
     Batch, BatchBuilder, BatchHeader, Batches, Compression, ControlRecord, HEADER_LEN,
     LOG_OVERHEAD, NO_TIMESTAMP, ProducedBatch, Record, TimestampType, check_produced, crc_is_valid,
     patch,
 };
+use std::ops::Range;
 
 /// The largest blocks of a codec (LZ4's of 4 MiB, in and out) and the fixed buffers.
 const CODEC_BYTES_MAX: usize = 10 << 20;
@@ -157,9 +159,20 @@ fn produced(bytes: &Bytes, version: i16) -> Option<ProducedBatch> {
     let highest = timestamps().max().map(|highest| highest.max(NO_TIMESTAMP));
     assert_eq!(Some(batch.max_timestamp), highest);
     assert_eq!(batch.min_timestamp, given().min().unwrap_or(NO_TIMESTAMP));
-    let keyless = records.iter().position(|record| record.key.is_none());
-    assert_eq!(batch.first_without_key.map(|index| index as usize), keyless);
+    assert_eq!(batch.without_key, keyless_runs(&records));
     Some(batch)
+}
+
+fn keyless_runs(records: &[Record]) -> Vec<Range<i32>> {
+    let mut runs: Vec<Range<i32>> = Vec::new();
+    for (index, _) in (0..).zip(records).filter(|(_, r)| r.key.is_none()) {
+        match runs.last_mut() {
+            Some(run) if run.end == index => run.end += 1,
+            _ => runs.push(index..index + 1),
+        }
+    }
+    runs.truncate(KEYLESS_RUNS_MAX);
+    runs
 }
 
 /// Makes a batch of whatever this is: as long as it says, of the right format, with a right CRC.

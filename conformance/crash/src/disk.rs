@@ -201,9 +201,14 @@ impl Failing {
         })
     }
 
+    /// The device has room again; what it did not take is in the page cache alone.
+    pub fn give_room(&self) {
+        self.below.resize("600m");
+    }
+
     /// The device has room again; what it did not take is gone.
     pub fn mend(&mut self) -> Result<()> {
-        self.below.resize("600m");
+        self.give_room();
         self.image.mount_again()
     }
 }

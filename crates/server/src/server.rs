@@ -294,15 +294,19 @@ fn settled<'a>(disk: &'a RealDisk, lock: &DirectoryLock) -> io::Result<Option<Se
     if disk.list("")?.len() < limits::SETTLE_ENTRIES_MIN && !failed_before {
         return Ok(None);
     }
-    let settled = SettledDisk::settle(disk)?;
-    if failed_before {
-        tracing::warn!(
-            "the last broker here stopped because a write or sync failed, so that the page cache \
-             may hold what the disk does not: everything is read from the disk again"
-        );
-        disk.forget_cached()?;
-        lock.note_disk_failure(false)?;
+    let settled = SettledDisk::settle(disk);
+    if !failed_before && settled.is_ok() {
+        return settled.map(Some);
     }
+    // What failed, then or just now, is marked as written all the same; a first sync of the file
+    // system also tells of failures that nobody has asked about since.
+    tracing::warn!(
+        "a write or sync on this file system failed, so that the page cache may hold what the disk \
+         does not: everything is read from the disk again"
+    );
+    disk.forget_cached()?;
+    let settled = SettledDisk::settle(disk)?;
+    lock.note_disk_failure(false)?;
     Ok(Some(settled))
 }
 

@@ -95,12 +95,11 @@ fn advance_all(
     if !done.is_empty() {
         completions.completed(done);
     }
-    if !waiting.is_empty() {
-        disk.sync_file_system()
-            .map_err(|e| Stop::Failed(Failure::of_disk(disk, "syncing", "", &e)))?;
-        for index in waiting {
-            left[index].pass_syncs(disk, completions)?;
-        }
+    // A failure may be of anything on the file system, and from before this broker's time: then
+    // each of our own syncs tells whether it is ours.
+    let synced = waiting.is_empty() || disk.sync_file_system().is_ok();
+    for index in waiting {
+        left[index].pass_syncs(synced, disk, completions)?;
     }
     Ok(left)
 }
@@ -149,13 +148,19 @@ impl Piece {
         Ok(())
     }
 
-    /// Leaves out the syncs in front, which the file system's was too, but for what it did not reach.
-    fn pass_syncs(&mut self, disk: &RealDisk, completions: &dyn Completions) -> Result<()> {
+    /// Takes the syncs in front. Where the file system is `synced`, that was their sync too, but for
+    /// what it did not reach.
+    fn pass_syncs(
+        &mut self,
+        synced: bool,
+        disk: &RealDisk,
+        completions: &dyn Completions,
+    ) -> Result<()> {
         while let Some(step) = self.steps.front()
             && let Some(name) = synced_name(step)
         {
-            let elsewhere = disk.is_elsewhere(name);
-            if elsewhere.map_err(|e| Stop::Failed(Failure::of_disk(disk, "syncing", name, &e)))? {
+            // What cannot be looked at cannot be synced either, and that says why.
+            if !synced || disk.is_elsewhere(name).unwrap_or(true) {
                 do_step(disk, step, completions)?;
             }
             self.steps.pop_front();
