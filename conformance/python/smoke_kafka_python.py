@@ -359,9 +359,13 @@ def group_rebalance():
         "two partitions for each of two members",
     )
     equal(a.assigned | b.assigned, {0, 1, 2, 3}, "partitions owned")
-    described = admin.describe_groups([group])[group]
-    equal(described["group_state"], "Stable", "group state")
-    equal(len(described["members"]), 2, "members described")
+
+    # A member that notices a change of the topic just then joins once more.
+    def is_stable():
+        described = admin.describe_groups([group])[group]
+        return described["group_state"] == "Stable" and len(described["members"]) == 2
+
+    wait_for(is_stable, "a stable group of two")
     send_numbers(name, 100, 100, 4)
     wait_for(lambda: set(numbers(a, b)) == set(range(200)), "the second hundred is read")
     b.stop()
