@@ -66,6 +66,12 @@ pub enum OpenError {
     )]
     BadMeta(String),
     #[error(
+        "{META_PROPERTIES} is missing, and {METADATA_DIR} is there: whose directory this is was lost \
+         with it. Restore it from a copy, or write it anew with the lines node.id= and cluster.id= \
+         with what this broker had"
+    )]
+    MetaLost,
+    #[error(
         "{file} is damaged at offset {offset}, where synced records were: {why}. Restore it from a \
          copy"
     )]
@@ -168,6 +174,10 @@ fn claim_directory(
             });
         }
         return Ok((*cluster_id).to_owned());
+    }
+    // It is durable before anything else is written: a new id would be another cluster to clients.
+    if !disk.list(METADATA_DIR)?.is_empty() {
+        return Err(OpenError::MetaLost);
     }
     let cluster_id = seed.uuid().to_string();
     let directory_id = seed.uuid();

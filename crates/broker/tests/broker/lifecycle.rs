@@ -402,6 +402,14 @@ fn a_bit_that_flipped_in_metadata_or_offsets_is_never_replayed() {
     }
 }
 
+#[test]
+fn a_lost_meta_properties_makes_no_other_cluster() {
+    let (host, topic) = lived_in();
+    is_refused_until_restored(host, &topic, "meta.properties", |disk| {
+        disk.remove("meta.properties").unwrap();
+    });
+}
+
 /// A host on a directory that was shut down, shut down again.
 fn start_on_stopped(disk: Arc<MemoryDisk>) -> Host {
     let mut host = start_on(disk, &[]);
