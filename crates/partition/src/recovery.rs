@@ -262,9 +262,8 @@ fn replay(
         if header.is_transactional() || header.is_control() {
             transactional.get_or_insert(header.base_offset);
         }
-        if header.base_offset >= from {
-            producers.apply(header, header.base_offset, now);
-        }
+        // Also of a batch that the log's start lies within: it is still read, and may be retried.
+        producers.apply(header, header.base_offset, now);
     })
     .map_err(|source| RecoveryError::Io {
         dir: dir.to_owned(),
