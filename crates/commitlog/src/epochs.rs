@@ -27,6 +27,11 @@ impl LeaderEpochs {
         self.entries.last().map(|entry| entry.epoch)
     }
 
+    /// Where the newest epoch begins.
+    pub fn latest_start(&self) -> Option<i64> {
+        self.entries.last().map(|entry| entry.start_offset)
+    }
+
     /// The epoch of the record at `offset`.
     pub fn at(&self, offset: i64) -> Option<i32> {
         let after = self.entries.partition_point(|e| e.start_offset <= offset);

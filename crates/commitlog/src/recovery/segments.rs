@@ -79,7 +79,11 @@ impl Loader<'_> {
         let empty: Vec<i64> = empty.iter().map(|segment| segment.base_offset).collect();
         directory::remove_segments(self.disk, self.dir, &empty)?;
         let Some((last, before)) = found.split_last() else {
-            return Ok(vec![Segment::new(0, self.now.wall_ms)]);
+            // Everything was deleted, and the checkpoint that knew the end is lost: where the newest
+            // epoch begins is no later, and in a log that was emptied it is the end itself. Its
+            // offsets are not given out a second time.
+            let end = self.epochs.latest_start().unwrap_or(0);
+            return Ok(vec![Segment::new(end, self.now.wall_ms)]);
         };
         let mut segments = Vec::new();
         if trusted {

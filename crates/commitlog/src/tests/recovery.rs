@@ -97,6 +97,29 @@ fn a_damaged_checkpoint_is_none() {
     world.check_records();
 }
 
+/// A log of which everything was deleted does not begin anew at 0.
+#[test]
+fn a_damaged_checkpoint_costs_an_empty_log_no_offsets() {
+    let mut world = checkpointed(small_config(), 2);
+    let end = world.log.end_offset();
+    let ops = world.log.delete_records_before(end, world.now);
+    world.emit(ops);
+    world.run();
+    for base in world.log_files() {
+        let file = format!("{DIR}/{base:020}.log");
+        world.disk.remove(&file).unwrap();
+    }
+    world
+        .disk
+        .flip_bit(&format!("{DIR}/oncelog-checkpoint"), 60, 1);
+    world.durable_start = end;
+    world.recover();
+    assert_eq!(
+        (world.log.start_offset(), world.log.end_offset()),
+        (end, end)
+    );
+}
+
 /// A log whose front was deleted is not taken for a young one that lost its first append.
 #[test]
 fn a_missing_checkpoint_costs_nothing_where_the_front_was_deleted() {
