@@ -40,6 +40,8 @@ struct Target {
     input_bytes_max: u32,
     /// How long it runs in `cargo xtask test`.
     test_seconds: u64,
+    /// How many inputs `cargo xtask test` gives it at most.
+    test_runs: u64,
     /// In fuzz/.
     dictionary: Option<&'static str>,
 }
@@ -50,6 +52,7 @@ const TARGETS: &[Target] = &[
         about: "frames, headers and messages of every API and version",
         input_bytes_max: 4096,
         test_seconds: 40,
+        test_runs: 500_000,
         dictionary: None,
     },
     Target {
@@ -57,6 +60,7 @@ const TARGETS: &[Target] = &[
         about: "record batches, their codecs, and bombs",
         input_bytes_max: 8192,
         test_seconds: 40,
+        test_runs: 80_000,
         dictionary: None,
     },
     Target {
@@ -64,6 +68,7 @@ const TARGETS: &[Target] = &[
         about: "partitions opened from damaged files",
         input_bytes_max: 256,
         test_seconds: 50,
+        test_runs: 5_000,
         dictionary: None,
     },
     Target {
@@ -71,6 +76,7 @@ const TARGETS: &[Target] = &[
         about: "sequences of requests against a model of the broker",
         input_bytes_max: 512,
         test_seconds: 50,
+        test_runs: 2_000,
         dictionary: None,
     },
     Target {
@@ -78,6 +84,7 @@ const TARGETS: &[Target] = &[
         about: "configuration files and variables",
         input_bytes_max: 1024,
         test_seconds: 15,
+        test_runs: 6_000,
         dictionary: Some("config.dict"),
     },
 ];
@@ -124,16 +131,34 @@ pub fn run(args: &Args) -> Result<()> {
         };
         return replay(target, input, args.sanitizer);
     }
-    let runs = targets.iter().map(|target| (*target, args.seconds));
+    let runs = targets.iter().map(|target| Run {
+        target,
+        seconds: args.seconds,
+        limits: Vec::new(),
+    });
     let tally = fuzz(runs.collect(), args.jobs, args.sanitizer)?;
     ensure!(tally.failed == 0, "{} targets failed", tally.failed);
     Ok(())
 }
 
-/// What `cargo xtask test` runs: every target for less than a minute.
+/// What `cargo xtask test` runs: every target for less than a minute. From a fixed seed and for a
+/// number of inputs, so that a fresh clone does the same everywhere; finding more is what the
+/// command is for.
 pub fn short() -> Result<Tally> {
-    let runs = TARGETS.iter().map(|target| (target, target.test_seconds));
+    let runs = TARGETS.iter().map(|target| Run {
+        target,
+        seconds: target.test_seconds,
+        limits: vec![format!("-runs={}", target.test_runs), "-seed=1".to_owned()],
+    });
     fuzz(runs.collect(), 2, Sanitizer::None)
+}
+
+/// One target's time, and what else libFuzzer is told of its length.
+#[derive(Clone)]
+struct Run {
+    target: &'static Target,
+    seconds: u64,
+    limits: Vec<String>,
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Target>> {
@@ -149,16 +174,17 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Target>> {
 }
 
 /// Runs each target for its time, up to `jobs` at once; the table of what came of it.
-fn fuzz(runs: Vec<(&'static Target, u64)>, jobs: usize, sanitizer: Sanitizer) -> Result<Tally> {
+fn fuzz(runs: Vec<Run>, jobs: usize, sanitizer: Sanitizer) -> Result<Tally> {
     let binaries = build(sanitizer)?;
-    let waiting = Mutex::new(runs.iter().copied());
+    let waiting = Mutex::new(runs.iter().cloned());
     let done = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         let work = || {
             // The lock is let go before the run begins.
-            while let Some((target, seconds)) = next(&waiting) {
-                println!("{}: {seconds} s", target.name);
-                let outcome = fuzz_one(&binaries, target, seconds);
+            while let Some(run) = next(&waiting) {
+                let target = run.target;
+                println!("{}: {} s", target.name, run.seconds);
+                let outcome = fuzz_one(&binaries, &run);
                 let mut done = done.lock().expect("no run panics with the lock");
                 done.push((target, outcome));
             }
@@ -188,7 +214,10 @@ fn next<T>(waiting: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
     waiting.lock().expect("no run panics with the lock").next()
 }
 
-fn fuzz_one(binaries: &Path, target: &Target, seconds: u64) -> Result<Outcome> {
+fn fuzz_one(binaries: &Path, run: &Run) -> Result<Outcome> {
+    let Run {
+        target, seconds, ..
+    } = run;
     let binary = binaries.join(target.name);
     let dir = crate::root().join("target/fuzz").join(target.name);
     let [seeds, corpus, failed] = ["seeds", "corpus", "failed"].map(|name| dir.join(name));
@@ -211,6 +240,7 @@ fn fuzz_one(binaries: &Path, target: &Target, seconds: u64) -> Result<Outcome> {
     fuzz.arg(format!("-timeout={INPUT_SECONDS_MAX}"));
     fuzz.arg(format!("-rss_limit_mb={RSS_MB_MAX}"));
     fuzz.args(["-print_final_stats=1", "-report_slow_units=5"]);
+    fuzz.args(&run.limits);
     if let Some(dictionary) = target.dictionary {
         let file = crate::root().join("fuzz").join(dictionary);
         fuzz.arg(format!("-dict={}", file.display()));
@@ -219,7 +249,7 @@ fn fuzz_one(binaries: &Path, target: &Target, seconds: u64) -> Result<Outcome> {
     // To find the names for a backtrace takes longer than an input may; --replay shows it.
     fuzz.env("RUST_BACKTRACE", "0");
     fuzz.stderr(std::fs::File::create(&said)?);
-    let limit = Duration::from_secs(seconds) + GRACE;
+    let limit = Duration::from_secs(*seconds) + GRACE;
     let well = process::run_lines(&mut fuzz, limit, |line| println!("{line}"))?;
     let text = String::from_utf8_lossy(&std::fs::read(&said)?).into_owned();
     let mut outcome = Outcome::read(&text, well)?;
