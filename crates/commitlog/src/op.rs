@@ -3,8 +3,11 @@
 //! Contract with the host:
 //! - [`DiskOp::Append`]s may run in any order and in parallel, also with each other on one file:
 //!   positions are explicit and never overlap. A host may group many of them into one sync.
-//! - [`DiskOp::Steps`] run in the order in which the core emitted them, each after the one
-//!   before; they never touch bytes that an unfinished append writes.
+//! - [`DiskOp::Steps`] about one partition's directory run in the order in which the core emitted
+//!   them, each after the one before. Those that touch the data directory itself (a directory that
+//!   is renamed or removed, a file in it), or more than one directory, run after all before them and
+//!   before all behind them. Within one, no step runs before a sync in front of it holds. They never
+//!   touch bytes that an unfinished append writes.
 //! - The rest (`LookupTimestamp`, `ReadBatches`, `Compact`) only read files that exist and write
 //!   files that nobody else has seen; a host runs them wherever they stall nobody.
 //! - Any error from an append or from steps stops the broker; it is not an outcome.

@@ -304,6 +304,8 @@ fn settled<'a>(disk: &'a RealDisk, lock: &DirectoryLock) -> io::Result<Option<Se
         "a write or sync on this file system failed, so that the page cache may hold what the disk \
          does not: everything is read from the disk again"
     );
+    // A failure is told once: whoever starts after a kill from here on has to know of it too.
+    lock.note_disk_failure(true)?;
     disk.forget_cached()?;
     let settled = SettledDisk::settle(disk)?;
     lock.note_disk_failure(false)?;
