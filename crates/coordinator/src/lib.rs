@@ -18,5 +18,5 @@ mod outcome;
 pub mod seed;
 mod topics;
 
-pub use outcome::{Caller, Outcome, Record, ReplyTo};
+pub use outcome::{Caller, Markers, Outcome, Record, ReplyTo};
 pub use topics::{TopicView, Topics};

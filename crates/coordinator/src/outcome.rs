@@ -15,6 +15,8 @@ pub struct Caller {
     pub client_id: String,
     /// As it is to be stored and shown for a member; Kafka's tools show `/127.0.0.1`.
     pub client_host: String,
+    /// The connection that the request came on; a later one has a larger number.
+    pub connection: u64,
     pub api_version: i16,
 }
 
@@ -35,8 +37,29 @@ pub struct Record {
 pub struct Outcome {
     pub records: Vec<Record>,
     pub replies: Vec<(ReplyTo, ResponseBody)>,
+    /// The records are part of this producer's transaction: they are appended as a transactional
+    /// batch of its own (producer id, epoch) and count when the transaction is committed.
+    pub transactional: Option<(i64, i16)>,
+    /// Markers to write, as soon as the replies may be sent.
+    pub markers: Vec<Markers>,
     /// Lines for the operator's log.
     pub log: Vec<String>,
+}
+
+/// The end of a transaction, to be written to each of its partitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Markers {
+    pub transactional_id: String,
+    pub producer_id: i64,
+    /// The marker's own epoch: with transaction version 2 one more than that of the transaction's
+    /// batches.
+    pub producer_epoch: i16,
+    pub coordinator_epoch: i32,
+    /// Of the transaction (`transaction.version`), 0 to 2.
+    pub transaction_version: i8,
+    pub commit: bool,
+    /// Topic and partition.
+    pub partitions: Vec<(String, i32)>,
 }
 
 impl Outcome {

@@ -41,6 +41,7 @@ pub(crate) fn handle(
     assert!(broker.groups.ready(), "{OFFSETS_TOPIC} was just made");
     let peer = broker.connections.get(connection).map(|c| c.peer.clone());
     let caller = Caller {
+        connection: connection.0,
         client_id: prepared.client_id.clone().unwrap_or_default(),
         client_host: format!("/{}", peer.unwrap_or_default()),
         api_version: prepared.version,

@@ -222,6 +222,7 @@ impl World {
 
     fn send(&mut self, request: ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
         let caller = Caller {
+            connection: 0,
             client_id: "client".into(),
             client_host: "/127.0.0.1".into(),
             api_version: 1,

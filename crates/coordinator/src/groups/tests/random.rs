@@ -397,6 +397,7 @@ impl World {
 
 fn caller(client: usize, api_version: i16) -> Caller {
     Caller {
+        connection: 0,
         client_id: format!("c{client}"),
         client_host: "/127.0.0.1".into(),
         api_version,

@@ -759,6 +759,7 @@ impl<'a> Args<'a> {
 
 fn caller(args: &Args, default_version: i16, name: &str) -> Result<Caller> {
     Ok(Caller {
+        connection: 0,
         client_id: args.get("client").unwrap_or(name).to_owned(),
         client_host: args.get("host").unwrap_or("/127.0.0.1").to_owned(),
         api_version: args.number("version", default_version)?,
