@@ -23,6 +23,9 @@ use crate::quorum::Quorum;
 use crate::sessions::FetchSessions;
 use crate::timers::{Timer, Timers};
 use crate::topics::{PartitionKey, Topics};
+use crate::transactions::TransactionHost;
+use crate::transactions::gate::Gates;
+use crate::transactions::newest::NewestConnections;
 use crate::waiters::{DiskWork, Waiters};
 use crate::{apis, shutdown};
 use oncelog_commitlog::{DiskOp, DiskOutcome};
@@ -42,6 +45,9 @@ pub struct Broker {
     pub(crate) cluster: Cluster,
     pub(crate) quorum: Quorum,
     pub(crate) groups: GroupHost,
+    pub(crate) transactions: TransactionHost,
+    pub(crate) gates: Gates,
+    pub(crate) newest_connections: NewestConnections,
     pub(crate) sessions: FetchSessions,
     pub(crate) waiters: Waiters,
     pub(crate) timers: Timers,
@@ -64,6 +70,9 @@ impl Broker {
             cluster: parts.cluster,
             quorum: parts.quorum,
             groups: parts.groups,
+            transactions: parts.transactions,
+            gates: Gates::default(),
+            newest_connections: NewestConnections::default(),
             waiters: Waiters::default(),
             timers: Timers::default(),
             counters: Counters::default(),
@@ -114,19 +123,29 @@ impl Broker {
             // An append after the checkpoints were taken would make the clean marker a lie.
             return self.close(connection, "the broker is shutting down");
         }
+        let Some(request) = self.connections.hold(connection, request) else {
+            return;
+        };
         let meta = RequestMeta {
             correlation_id: request.correlation_id,
             api_key: request.body.api_key(),
             version: request.version,
         };
         if request.wants_no_answer() {
-            apis::produce::without_answer(self, connection, request);
+            apis::produce::handle(self, connection, None, request);
             return;
         }
         let Some(id) = self.connections.expect_answer(connection, meta) else {
             return;
         };
         apis::dispatch(self, connection, id, request);
+    }
+
+    /// A connection whose requests had to wait goes on, until the next one that has to.
+    pub(crate) fn resume(&mut self, connection: ConnectionId) {
+        for request in self.connections.resume(connection) {
+            self.request(connection, request);
+        }
     }
 
     fn disconnected(&mut self, connection: ConnectionId) {
@@ -176,6 +195,7 @@ impl Broker {
                 Timer::Fetch(request) => apis::fetch::deadline(self, request),
                 Timer::Produce(request) => apis::produce::deadline(self, request),
                 Timer::Shard(index) => crate::groups::tick(self, index),
+                Timer::TransactionShard(index) => crate::transactions::tick(self, index),
                 Timer::Partition(key) => crate::housekeeping::partition(self, key),
                 Timer::Retention => crate::housekeeping::retention(self),
                 Timer::Upkeep => crate::housekeeping::upkeep(self),
@@ -297,6 +317,8 @@ impl Broker {
         apis::produce::high_watermark_rose(self, key, high_watermark);
         apis::fetch::high_watermark_rose(self, key);
         crate::groups::high_watermark_rose(self, key, high_watermark);
+        crate::transactions::high_watermark_rose(self, key, high_watermark);
+        crate::transactions::markers::high_watermark_rose(self, key, high_watermark);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use oncelog_commitlog::LogConfig;
 use oncelog_coordinator::cluster::{self, BrokerConfig, Cluster, TopicConfig};
+use oncelog_coordinator::transactions::TransactionConfig;
 use oncelog_partition::{PartitionConfig, TargetCompression};
 use oncelog_wire::records::TimestampType;
 
@@ -21,6 +22,16 @@ pub(crate) fn of_topic(cluster: &Cluster, config: &BrokerConfig, name: &str) -> 
         timestamp_after_max_ms: topic.message_timestamp_after_max_ms,
         producer_id_expiration_ms: config.producer_id_expiration_ms,
         log: log_config(&topic, config),
+    }
+}
+
+/// What the transaction coordinator takes from the broker's configuration.
+pub(crate) fn of_transactions(config: &BrokerConfig) -> TransactionConfig {
+    TransactionConfig {
+        max_timeout_ms: config.transaction_max_timeout_ms,
+        transactional_id_expiration_ms: config.transactional_id_expiration_ms,
+        two_phase_commit_enable: config.transaction_two_phase_commit_enable,
+        ..TransactionConfig::default()
     }
 }
 

@@ -10,6 +10,7 @@
 
 use crate::answer::{Answer, AnswerBody};
 use crate::input::ConnectionId;
+use crate::prepare::Prepared;
 use oncelog_wire::ApiKey;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -35,6 +36,8 @@ pub struct Connection {
     pub peer: String,
     pub listener: String,
     slots: VecDeque<Slot>,
+    /// Of requests that came while it was paused; `None` if it is not.
+    held: Option<VecDeque<Prepared>>,
 }
 
 #[derive(Default)]
@@ -50,6 +53,7 @@ impl Connections {
             peer,
             listener,
             slots: VecDeque::new(),
+            held: None,
         };
         let before = self.open.insert(id, connection);
         assert!(before.is_none(), "the host reused connection id {id:?}");
@@ -73,6 +77,37 @@ impl Connections {
             self.waiting.remove(request);
         }
         unanswered
+    }
+
+    /// The one that was opened first.
+    pub fn oldest(&self) -> Option<ConnectionId> {
+        self.open.first_key_value().map(|(id, _)| *id)
+    }
+
+    /// Requests of this connection wait from now on.
+    pub fn pause(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.open.get_mut(&id) {
+            connection.held.get_or_insert_default();
+        }
+    }
+
+    /// Keeps the request if its connection is paused, or gives it back.
+    pub fn hold(&mut self, id: ConnectionId, request: Prepared) -> Option<Prepared> {
+        match self.open.get_mut(&id).and_then(|open| open.held.as_mut()) {
+            Some(held) => {
+                held.push_back(request);
+                None
+            }
+            None => Some(request),
+        }
+    }
+
+    /// Ends the pause; what has waited.
+    pub fn resume(&mut self, id: ConnectionId) -> VecDeque<Prepared> {
+        let connection = self.open.get_mut(&id);
+        connection
+            .and_then(|connection| connection.held.take())
+            .unwrap_or_default()
     }
 
     /// Takes a place in the connection's order of answers; `None` if the connection is gone.

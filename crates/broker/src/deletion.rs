@@ -12,6 +12,7 @@ use crate::broker::Broker;
 use crate::quorum;
 use crate::timers::Timer;
 use crate::topics::{Hosted, PartitionKey};
+use crate::transactions::markers;
 use crate::waiters::DiskWork;
 use oncelog_commitlog::{DiskOp, DiskOutcome, DiskStep, FileName};
 use oncelog_partition::Completes;
@@ -40,6 +41,7 @@ pub(crate) fn begin(broker: &mut Broker, topics: Vec<Uuid>) {
             continue;
         };
         crate::groups::topic_deleted(broker, &topic.name);
+        crate::transactions::topic_deleted(broker, &topic.name);
         for (index, mut hosted) in topic.partitions.into_iter().enumerate() {
             let key = PartitionKey {
                 topic_id: id,
@@ -49,7 +51,9 @@ pub(crate) fn begin(broker: &mut Broker, topics: Vec<Uuid>) {
             let fetches = std::mem::take(&mut hosted.fetch_waiters);
             let produces = std::mem::take(&mut hosted.produce_waiters);
             apis::fetch::partition_removed(broker, fetches.into_iter().collect());
+            let markers = std::mem::take(&mut hosted.marker_waiters);
             apis::produce::partition_removed(broker, key, produces);
+            markers::partition_removed(broker, markers.into_values().flatten());
             retire(broker, key, hosted);
         }
     }

@@ -12,14 +12,14 @@
 use crate::broker::Broker;
 use crate::connections::RequestId;
 use crate::effect::Level;
-use crate::limits;
+use crate::coordinators::{InTransaction, append_records};
 use crate::timers::Timer;
 use crate::topics::PartitionKey;
 use oncelog_coordinator::groups::GroupShard;
 use oncelog_coordinator::{Outcome, Record, ReplyTo};
+use oncelog_partition::{EndTransactionMarker, Rejection, VerificationGuard};
 use oncelog_wire::ResponseBody;
 use oncelog_wire::Uuid;
-use oncelog_wire::records::BatchBuilder;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Kafka's internal topic of groups and their offsets.
@@ -82,7 +82,8 @@ impl GroupHost {
         self.shards.iter().map(|shard| &shard.state)
     }
 
-    fn key(&self, shard: i32) -> PartitionKey {
+    /// The partition that a shard's records are in.
+    pub fn key(&self, shard: i32) -> PartitionKey {
         let topic_id = self.topic_id.expect("shards exist only with their topic");
         PartitionKey {
             topic_id,
@@ -179,26 +180,87 @@ pub(crate) fn topic_deleted(broker: &mut Broker, name: &str) {
     }
 }
 
+/// Asks a shard for what is part of a producer's transaction. `refused` makes the answer if the
+/// partition does not take the records.
+pub(crate) fn ask_in_transaction(
+    broker: &mut Broker,
+    request: RequestId,
+    shard: i32,
+    guard: Option<VerificationGuard>,
+    decide: impl FnOnce(&mut GroupShard, ReplyTo, &View) -> Outcome,
+    refused: impl FnOnce(Rejection) -> ResponseBody,
+) {
+    let merge = Merge {
+        outstanding: 1,
+        answer: None,
+    };
+    broker.groups.merges.insert(request, merge);
+    let token = broker.groups.token(request);
+    let view = View {
+        now: broker.now,
+        cluster: &broker.cluster,
+    };
+    let state = &mut broker.groups.shards[shard as usize].state;
+    let mut outcome = decide(state, token, &view);
+    let key = broker.groups.key(shard);
+    let records = std::mem::take(&mut outcome.records);
+    if let Some((producer_id, producer_epoch)) = outcome.transactional
+        && !records.is_empty()
+    {
+        let transaction = InTransaction {
+            producer_id,
+            producer_epoch,
+            guard,
+        };
+        match append_records(broker, key, &records, Some(transaction)) {
+            Ok(()) => replay_in_transaction(broker, shard, producer_id, &records),
+            Err(rejection) => outcome.replies = vec![(token, refused(rejection))],
+        }
+    }
+    settle(broker, shard, outcome);
+}
+
+fn replay_in_transaction(broker: &mut Broker, shard: i32, producer_id: i64, records: &[Record]) {
+    let key = broker.groups.key(shard);
+    let hosted = broker.topics.get(key).expect("a shard has its partition");
+    let first = hosted.partition.log_end_offset() - records.len() as i64;
+    let (now, state) = (broker.now, &mut broker.groups.shards[shard as usize].state);
+    for (offset, record) in (first..).zip(records) {
+        let value = record.value.as_deref();
+        state
+            .replay_transactional(producer_id, &record.key, value, offset, now)
+            .expect("a shard understands the records that it made");
+    }
+}
+
+/// A transaction ended in a shard's partition: its offsets count now, or never.
+pub(crate) fn marker_appended(broker: &mut Broker, shard: i32, marker: &EndTransactionMarker) {
+    let now = broker.now;
+    if let Some(shard) = broker.groups.shards.get_mut(shard as usize) {
+        shard
+            .state
+            .replay_marker(marker.producer_id, marker.commit, now);
+    }
+}
+
 /// Appends and replays what a shard decided, and sends or holds its replies.
 fn settle(broker: &mut Broker, shard: i32, outcome: Outcome) {
     for line in outcome.log {
         broker.log(Level::Info, line);
     }
     let key = broker.groups.key(shard);
-    append_records(broker, key, &outcome.records);
+    let first = log_end(broker, key);
+    append_records(broker, key, &outcome.records, None)
+        .expect("the coordinator keeps its records below the limit");
     let (now, state) = (broker.now, &mut broker.groups.shards[shard as usize].state);
-    for record in &outcome.records {
+    for (offset, record) in (first..).zip(&outcome.records) {
         state
-            .replay(&record.key, record.value.as_deref(), now)
+            .replay(&record.key, record.value.as_deref(), offset, now)
             .expect("a shard understands the records that it made");
     }
-    let partition = &broker
-        .topics
-        .get(key)
-        .expect("a shard has its partition")
-        .partition;
-    let barrier = partition.log_end_offset();
-    let high_watermark = partition.high_watermark();
+    let barrier = log_end(broker, key);
+    let hosted = broker.topics.get(key).expect("a shard has its partition");
+    let high_watermark = hosted.partition.high_watermark();
     let shard_state = &mut broker.groups.shards[shard as usize];
     let next = shard_state.state.next_deadline();
     let replies = outcome.replies;
@@ -213,27 +275,9 @@ fn settle(broker: &mut Broker, shard: i32, outcome: Outcome) {
     broker.timers.set(Timer::Shard(shard), next);
 }
 
-/// Appends a shard's records, in as many batches as their size asks for.
-fn append_records(broker: &mut Broker, key: PartitionKey, records: &[Record]) {
-    let mut rest = records.iter().peekable();
-    while rest.peek().is_some() {
-        let mut batch = BatchBuilder::new();
-        while let Some(record) = rest.next_if(|record| {
-            let size = record.key.len() + record.value.as_ref().map_or(0, |value| value.len());
-            batch.is_empty() || batch.size_in_bytes() + size < limits::COORDINATOR_BATCH_BYTES
-        }) {
-            let value = record.value.as_deref();
-            batch.append(broker.now.wall_ms, Some(&record.key), value, &[]);
-        }
-        let now = broker.now;
-        let hosted = broker
-            .topics
-            .get_mut(key)
-            .expect("a shard has its partition");
-        let appended = hosted.partition.append_internal(now, batch.build());
-        let appended = appended.expect("the coordinator keeps its records below the limit");
-        broker.run(key, appended.work);
-    }
+fn log_end(broker: &Broker, key: PartitionKey) -> i64 {
+    let hosted = broker.topics.get(key).expect("a shard has its partition");
+    hosted.partition.log_end_offset()
 }
 
 /// Sends the replies that waited for this shard's records.

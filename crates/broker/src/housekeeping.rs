@@ -39,6 +39,8 @@ pub(crate) fn upkeep(broker: &mut Broker) {
     let every = broker.config.log_cleaner_backoff_ms;
     let next = broker.now.instant.plus_ms(every);
     broker.timers.set(Timer::Upkeep, next);
+    let oldest = broker.connections.oldest();
+    broker.newest_connections.forget(oldest);
     let now = broker.now;
     let work = broker.quorum.log_mut().work_due(now);
     broker.background(work);

@@ -16,6 +16,7 @@ mod apis;
 mod broker;
 mod config;
 mod connections;
+mod coordinators;
 mod deletion;
 mod effect;
 mod figures;
@@ -31,6 +32,7 @@ mod sessions;
 mod shutdown;
 mod timers;
 mod topics;
+mod transactions;
 mod waiters;
 
 pub use answer::{Answer, AnswerBody, AnswerError, Chunk};

@@ -6,7 +6,8 @@
 //! 3. The metadata log: replayed into the cluster state.
 //! 4. Every partition that the cluster state names; a directory that it does not name is set
 //!    aside (`-stray`), never deleted, unless the metadata log says that its topic was deleted.
-//! 5. The group shards: replayed from their partitions of `__consumer_offsets`.
+//! 5. The coordinators' shards: replayed from their partitions of `__consumer_offsets` and
+//!    `__transaction_state`.
 //!
 //! Idempotent: a crash anywhere in here leaves a directory that opens the same way again.
 
@@ -17,14 +18,16 @@ use crate::limits;
 use crate::quorum::Quorum;
 use crate::shutdown::CLEAN_SHUTDOWN_FILE;
 use crate::topics::{PartitionKey, Topics};
+use crate::transactions::{TRANSACTION_STATE_TOPIC, TransactionHost};
 use oncelog_commitlog::{Disk, Log, LogConfig, read, recover};
 use oncelog_coordinator::cluster::{BrokerConfig, Cluster, MetadataRecord};
 use oncelog_coordinator::groups::GroupShard;
 use oncelog_coordinator::seed::Seed;
+use oncelog_coordinator::transactions::TransactionShard;
 use oncelog_partition::{Identity, Partition};
 use oncelog_wire::Uuid;
 use oncelog_wire::clock::Now;
-use oncelog_wire::records::{BatchError, Batches};
+use oncelog_wire::records::{BatchError, BatchHeader, Batches, ControlRecord, EndTxn, Record};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -89,7 +92,7 @@ pub enum OpenError {
     #[error("the metadata log holds a record that cannot be understood: {0}")]
     BadMetadata(String),
     #[error("{dir} holds a record that cannot be understood: {why}")]
-    BadGroupRecord { dir: String, why: String },
+    BadCoordinatorRecord { dir: String, why: String },
 }
 
 /// What [`Broker::assemble`] is made of.
@@ -101,6 +104,7 @@ pub(crate) struct Parts {
     pub cluster: Cluster,
     pub quorum: Quorum,
     pub groups: GroupHost,
+    pub transactions: TransactionHost,
 }
 
 /// Recovers everything below `disk` and returns a broker that is ready to serve.
@@ -135,6 +139,7 @@ pub fn open_reporting(
     let topics = open_partitions(&config, disk, &cluster, report, now)?;
     set_strays_aside(disk, &topics, &removed, report)?;
     let groups = load_groups(&config, disk, &topics, &mut seed, now)?;
+    let transactions = load_transactions(&config, disk, &topics, now)?;
     report.partitions = topics.keys().len();
     let mut broker = Broker::assemble(Parts {
         config,
@@ -144,8 +149,10 @@ pub fn open_reporting(
         cluster,
         quorum,
         groups,
+        transactions,
     });
     crate::groups::settle_loaded(&mut broker);
+    crate::transactions::settle_loaded(&mut broker);
     housekeeping::begin(&mut broker);
     Ok(broker)
 }
@@ -232,8 +239,9 @@ fn open_metadata(
         return Err(OpenError::MetadataLost { dir });
     }
     let mut removed = BTreeSet::new();
-    each_record(disk, &log, |_, value| {
+    each_record(disk, &log, |record| {
         let bad = |why: String| OpenError::BadMetadata(why);
+        let value = record.value();
         let value = value.ok_or_else(|| bad("a record without a value".to_owned()))?;
         let record = MetadataRecord::decode(value).map_err(|error| bad(error.to_string()))?;
         if let MetadataRecord::RemoveTopic(topic) = &record {
@@ -382,27 +390,119 @@ fn load_groups(
         let key = PartitionKey { topic_id, index };
         let log = topics.get(key).expect("in range").partition.log();
         let mut shard = GroupShard::new(config.group_config(), seed.fork());
-        each_record(disk, log, |record, value| {
-            shard
-                .replay(record, value, now)
-                .map_err(|why| OpenError::BadGroupRecord {
-                    dir: log.dir().to_owned(),
-                    why: why.to_string(),
-                })
+        each_record(disk, log, |record| {
+            let result = match record.transaction {
+                Some(Part::Marker {
+                    producer_id,
+                    commit,
+                }) => {
+                    shard.replay_marker(producer_id, commit, now);
+                    Ok(())
+                }
+                Some(Part::Of { producer_id }) => shard.replay_transactional(
+                    producer_id,
+                    record.key(),
+                    record.value(),
+                    record.record.offset,
+                    now,
+                ),
+                None => shard.replay(record.key(), record.value(), record.record.offset, now),
+            };
+            result.map_err(|why| bad_record(log, &why))
         })?;
         shards.push(shard);
     }
     Ok(GroupHost::loaded(topic_id, shards))
 }
 
-/// Every record of a log, in order: key (empty if none) and value.
+fn load_transactions(
+    config: &BrokerConfig,
+    disk: &dyn Disk,
+    topics: &Topics,
+    now: Now,
+) -> Result<TransactionHost, OpenError> {
+    let Some(topic_id) = topics.id_of(TRANSACTION_STATE_TOPIC) else {
+        return Ok(TransactionHost::default());
+    };
+    let topic = topics.topic(topic_id).expect("just found");
+    let mut shards = Vec::new();
+    for index in 0..topic.partitions.len() as i32 {
+        let key = PartitionKey { topic_id, index };
+        let partition = &topics.get(key).expect("in range").partition;
+        let log = partition.log();
+        let config = crate::config::of_transactions(config);
+        let mut shard = TransactionShard::new(config, partition.leader_epoch());
+        each_record(disk, log, |record| {
+            let result = shard.replay(record.key(), record.value(), now);
+            result.map_err(|why| bad_record(log, &why))
+        })?;
+        shards.push(shard);
+    }
+    Ok(TransactionHost::loaded(topic_id, shards))
+}
+
+fn bad_record(log: &Log, why: &dyn std::fmt::Display) -> OpenError {
+    OpenError::BadCoordinatorRecord {
+        dir: log.dir().to_owned(),
+        why: why.to_string(),
+    }
+}
+
+/// A record that is read back.
+struct Replayed {
+    record: Record,
+    transaction: Option<Part>,
+}
+
+/// Its part in a transaction.
+#[derive(Clone, Copy)]
+enum Part {
+    Of { producer_id: i64 },
+    Marker { producer_id: i64, commit: bool },
+}
+
+impl Replayed {
+    /// Empty if there is none.
+    fn key(&self) -> &[u8] {
+        self.record.key.as_deref().unwrap_or_default()
+    }
+
+    fn value(&self) -> Option<&[u8]> {
+        self.record.value.as_deref()
+    }
+
+    fn of(header: &BatchHeader, record: Record) -> Option<Replayed> {
+        let producer_id = header.producer_id;
+        let transaction = if header.is_control() {
+            // Another kind of control record (of a quorum, say) is nothing to a coordinator.
+            let ControlRecord::EndTxn { result, .. } = ControlRecord::parse(&record)? else {
+                return None;
+            };
+            let commit = result == EndTxn::Commit;
+            Some(Part::Marker {
+                producer_id,
+                commit,
+            })
+        } else {
+            header
+                .is_transactional()
+                .then_some(Part::Of { producer_id })
+        };
+        Some(Replayed {
+            record,
+            transaction,
+        })
+    }
+}
+
+/// Every record of a log, in order, markers of transactions among them.
 ///
 /// Recovery has checked what lies past the recovery point; what lies below it is checked here, since
 /// a state that comes of flipped bits would be served as if it had been committed.
 fn each_record(
     disk: &dyn Disk,
     log: &Log,
-    mut visit: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), OpenError>,
+    mut visit: impl FnMut(&Replayed) -> Result<(), OpenError>,
 ) -> Result<(), OpenError> {
     let mut offset = log.start_offset();
     while offset < log.end_offset() {
@@ -432,16 +532,11 @@ fn each_record(
                 return Err(damaged(at, why));
             }
             offset = last + 1;
-            if batch.header.is_control() {
-                continue;
-            }
             let records = batch.records(limits::INTERNAL_BATCH_BYTES_MAX);
             for record in records.map_err(bad)? {
-                let record = record.map_err(bad)?;
-                visit(
-                    record.key.as_deref().unwrap_or_default(),
-                    record.value.as_deref(),
-                )?;
+                if let Some(replayed) = Replayed::of(&batch.header, record.map_err(bad)?) {
+                    visit(&replayed)?;
+                }
             }
         }
         if offset == before {

@@ -16,6 +16,7 @@ use crate::effect::Level;
 use crate::input::ConnectionId;
 use crate::prepare::Prepared;
 use crate::topics::PartitionKey;
+use crate::transactions::TRANSACTION_STATE_TOPIC;
 use crate::waiters::DiskWork;
 use bytes::Bytes;
 use oncelog_commitlog::Log;
@@ -239,5 +240,7 @@ fn host_new(broker: &mut Broker, key: PartitionKey, leader_epoch: i32) {
     broker.background(created.ops);
     if broker.groups.is_offsets_topic(&name) {
         crate::groups::partition_added(broker, key);
+    } else if *name == *TRANSACTION_STATE_TOPIC {
+        crate::transactions::partition_added(broker, key, leader_epoch);
     }
 }

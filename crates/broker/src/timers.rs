@@ -8,6 +8,7 @@
 //! | `Fetch` | a parked fetch has waited for `max_wait_ms` |
 //! | `Produce` | an acks=all produce has waited for its `timeout_ms` |
 //! | `Shard` | a group coordinator shard has a session, join or retention deadline |
+//! | `TransactionShard` | a transaction coordinator's shard has a timeout or an expiry |
 //! | `Partition` | a partition's own deadline (flush.ms, delayed file deletion) |
 //! | `Retention` | retention is looked at for all partitions |
 //! | `Upkeep` | compaction and checkpoints are looked at for all partitions |
@@ -23,6 +24,7 @@ pub enum Timer {
     Fetch(RequestId),
     Produce(RequestId),
     Shard(i32),
+    TransactionShard(i32),
     Partition(PartitionKey),
     Retention,
     Upkeep,

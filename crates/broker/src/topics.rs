@@ -4,6 +4,7 @@
 //! is deleted and made again has a new id, so late work for the old one finds nothing.
 
 use crate::connections::RequestId;
+use crate::transactions::markers::MarkerOf;
 use oncelog_partition::Partition;
 use oncelog_wire::Uuid;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,8 @@ pub struct Hosted {
     pub partition: Partition,
     /// Produce requests by the high watermark that they wait for.
     pub produce_waiters: BTreeSet<(i64, RequestId)>,
+    /// Who waits for the markers in its log, by the high watermark that they wait for.
+    pub(crate) marker_waiters: BTreeMap<i64, Vec<MarkerOf>>,
     /// Parked fetches that read this partition.
     pub fetch_waiters: BTreeSet<RequestId>,
     /// Pieces of disk work that were emitted and have not come back.
@@ -31,6 +34,7 @@ impl Hosted {
         Hosted {
             partition,
             produce_waiters: BTreeSet::new(),
+            marker_waiters: BTreeMap::new(),
             fetch_waiters: BTreeSet::new(),
             in_flight: 0,
         }

@@ -15,6 +15,7 @@ pub struct Waiters {
     pub disk: BTreeMap<OpId, DiskWork>,
     pub produce: BTreeMap<RequestId, ParkedProduce>,
     pub fetch: BTreeMap<RequestId, crate::apis::fetch::ParkedFetch>,
+    pub write_txn_markers: BTreeMap<RequestId, crate::apis::write_txn_markers::Parked>,
     pub list_offsets: BTreeMap<RequestId, ParkedListOffsets>,
     pub deletion: crate::deletion::Deletion,
 }

@@ -56,9 +56,16 @@ pub const SERVED: &[Served] = &[
     row(ApiKey::CreateTopics, 2, 7),
     row(ApiKey::DeleteTopics, 1, 6),
     row(ApiKey::DeleteRecords, 0, 2),
-    // Version 6 (two-phase commit, KIP-939) is unstable in Kafka 4.3.
-    row(ApiKey::InitProducerId, 0, 5),
+    // Version 6 (two-phase commit, KIP-939) is unstable in Kafka 4.3, and advertised only where
+    // transaction.two.phase.commit.enable is set.
+    row(ApiKey::InitProducerId, 0, 6),
     row(ApiKey::OffsetForLeaderEpoch, 2, 4),
+    // Versions 4 and 5 are for brokers among themselves.
+    row(ApiKey::AddPartitionsToTxn, 0, 3),
+    row(ApiKey::AddOffsetsToTxn, 0, 4),
+    row(ApiKey::EndTxn, 0, 5),
+    row(ApiKey::WriteTxnMarkers, 1, 2),
+    row(ApiKey::TxnOffsetCommit, 0, 5),
     row(ApiKey::DescribeConfigs, 1, 4),
     row(ApiKey::AlterConfigs, 0, 2),
     row(ApiKey::DescribeLogDirs, 1, 5),
@@ -67,6 +74,9 @@ pub const SERVED: &[Served] = &[
     row(ApiKey::IncrementalAlterConfigs, 0, 1),
     row(ApiKey::OffsetDelete, 0, 0),
     row(ApiKey::DescribeCluster, 0, 2),
+    row(ApiKey::DescribeProducers, 0, 0),
+    row(ApiKey::DescribeTransactions, 0, 0),
+    row(ApiKey::ListTransactions, 0, 2),
     row(ApiKey::ConsumerGroupHeartbeat, 0, 1),
     row(ApiKey::ConsumerGroupDescribe, 0, 1),
     row(ApiKey::ListConfigResources, 0, 1),
@@ -98,6 +108,6 @@ mod tests {
         assert_eq!(produce.min_version, 0);
         let accepted: Vec<i16> = (-1..20).filter(|v| produce.accepts(*v)).collect();
         assert_eq!(accepted, (3..=13).collect::<Vec<i16>>());
-        assert_eq!(served(ApiKey::EndTxn), None);
+        assert_eq!(served(ApiKey::UpdateFeatures), None);
     }
 }

@@ -12,9 +12,11 @@ use oncelog_wire::messages::api_versions_response::{
     ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
 };
 use oncelog_wire::messages::{ApiVersionsRequest, ApiVersionsResponse};
-use oncelog_wire::{ErrorCode, apis};
+use oncelog_wire::{ApiKey, ErrorCode, apis};
 
-const GROUP_VERSION: &str = "group.version";
+/// Features that are always on and not to be turned off, and the levels that are supported: groups
+/// of the new protocol (KIP-848), and transactions that bump their producer's epoch (KIP-890).
+const FEATURES: [(&str, i16); 2] = [("group.version", 1), ("transaction.version", 2)];
 
 pub(crate) fn handle(
     broker: &mut Broker,
@@ -28,7 +30,7 @@ pub(crate) fn handle(
     };
     let named = |name: &str| version < 3 || is_software_name(name);
     if named(&ask.client_software_name) && named(&ask.client_software_version) {
-        response.api_keys = served();
+        response.api_keys = served(broker.config.transaction_two_phase_commit_enable);
         (response.supported_features, response.finalized_features) = features();
     } else {
         response.error_code = ErrorCode::InvalidRequest.code();
@@ -37,32 +39,37 @@ pub(crate) fn handle(
 }
 
 /// Every API that is served, as ApiVersions tells it.
-fn served() -> Vec<ApiVersion> {
+fn served(two_phase_commit: bool) -> Vec<ApiVersion> {
     let entry = |api: &apis::Served| ApiVersion {
         api_key: api.key as i16,
         min_version: api.min_version,
-        max_version: api.max_version,
+        max_version: match api.key {
+            ApiKey::InitProducerId if !two_phase_commit => 5,
+            _ => api.max_version,
+        },
         ..Default::default()
     };
     apis::SERVED.iter().map(entry).collect()
 }
 
-/// `group.version` 1 is the consumer group protocol (KIP-848): always there, and not to be turned
-/// off.
 fn features() -> (Vec<SupportedFeatureKey>, Vec<FinalizedFeatureKey>) {
-    let supported = SupportedFeatureKey {
-        name: GROUP_VERSION.to_owned(),
-        min_version: 1,
-        max_version: 1,
+    let supported = |(name, level): (&str, i16)| SupportedFeatureKey {
+        name: name.to_owned(),
+        min_version: level,
+        max_version: level,
         ..Default::default()
     };
-    let finalized = FinalizedFeatureKey {
-        name: GROUP_VERSION.to_owned(),
-        min_version_level: 1,
-        max_version_level: 1,
+    let finalized = |(name, level): (&str, i16)| FinalizedFeatureKey {
+        name: name.to_owned(),
+        min_version_level: level,
+        max_version_level: level,
         ..Default::default()
     };
-    (vec![supported], vec![finalized])
+    let all = || FEATURES.into_iter();
+    (
+        all().map(supported).collect(),
+        all().map(finalized).collect(),
+    )
 }
 
 /// The answer to an ApiVersions request in a version that is not served.
@@ -70,7 +77,7 @@ pub(crate) fn unsupported_version() -> ApiVersionsResponse {
     let only = |entry: &ApiVersion| entry.api_key == ApiVersionsResponse::API_KEY as i16;
     ApiVersionsResponse {
         error_code: ErrorCode::UnsupportedVersion.code(),
-        api_keys: served().into_iter().filter(only).collect(),
+        api_keys: served(false).into_iter().filter(only).collect(),
         ..Default::default()
     }
 }

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use oncelog_partition::{FetchParams, Isolation};
 use oncelog_wire::ResponseBody;
 use oncelog_wire::messages::fetch_response::{
-    EpochEndOffset, FetchableTopicResponse, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, PartitionData,
 };
 use oncelog_wire::messages::{FetchRequest, FetchResponse};
 use oncelog_wire::{ErrorCode, Records};
@@ -342,9 +342,13 @@ fn read(
     data.high_watermark = view.high_watermark;
     data.last_stable_offset = view.last_stable_offset;
     data.log_start_offset = view.log_start_offset;
-    if isolation == Isolation::ReadCommitted {
-        data.aborted_transactions = Some(Vec::new());
-    }
+    let aborted = |aborted: &oncelog_partition::AbortedTransaction| AbortedTransaction {
+        producer_id: aborted.producer_id,
+        first_offset: aborted.first_offset,
+        ..Default::default()
+    };
+    let listed = view.aborted_transactions.as_ref();
+    data.aborted_transactions = listed.map(|listed| listed.iter().map(aborted).collect());
     if let Some(end) = view.diverging_epoch {
         data.diverging_epoch.epoch = end.leader_epoch;
         data.diverging_epoch.end_offset = end.end_offset;

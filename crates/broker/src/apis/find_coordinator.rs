@@ -1,7 +1,7 @@
-//! FindCoordinator (key 10, versions 0-6): where a group lives.
+//! FindCoordinator (key 10, versions 0-6): where a group or a transactional id lives.
 //!
-//! Behaviour: this broker, once `__consumer_offsets` exists; the first request makes it and is
-//! answered when it is there. Key type 1 (transactions) and 2 (share groups) are refused:
+//! Behaviour: this broker, once `__consumer_offsets` or `__transaction_state` exists; the first
+//! request makes it and is answered when it is there. Key type 2 (share groups) is refused:
 //! COORDINATOR_NOT_AVAILABLE would make clients retry for ever, so it is INVALID_REQUEST with a
 //! message.
 
@@ -11,12 +11,14 @@ use crate::connections::RequestId;
 use crate::groups::OFFSETS_TOPIC;
 use crate::input::ConnectionId;
 use crate::prepare::Prepared;
+use crate::transactions::TRANSACTION_STATE_TOPIC;
 use oncelog_wire::ErrorCode;
 use oncelog_wire::messages::find_coordinator_response::Coordinator;
 use oncelog_wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use oncelog_wire::{RequestBody, ResponseBody};
 
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
 
 pub(crate) fn handle(
     broker: &mut Broker,
@@ -27,8 +29,10 @@ pub(crate) fn handle(
     let RequestBody::FindCoordinator(ask) = &prepared.body else {
         unreachable!("dispatched by type");
     };
-    if ask.key_type == GROUP && !broker.groups.ready() && !prepared.topics_ensured {
-        let names = vec![OFFSETS_TOPIC.to_owned()];
+    if let Some((topic, false)) = home(broker, ask.key_type)
+        && !prepared.topics_ensured
+    {
+        let names = vec![topic.to_owned()];
         return apis::ensure_topics(broker, connection, request, prepared, names);
     }
     let listener = broker.listener_of(connection);
@@ -37,6 +41,15 @@ pub(crate) fn handle(
         _ => batched(broker, ask, &listener),
     };
     broker.answer(request, ResponseBody::FindCoordinator(response));
+}
+
+/// The topic that keeps what a coordinator knows, and whether it is there.
+fn home(broker: &Broker, key_type: i8) -> Option<(&'static str, bool)> {
+    match key_type {
+        GROUP => Some((OFFSETS_TOPIC, broker.groups.ready())),
+        TRANSACTION => Some((TRANSACTION_STATE_TOPIC, broker.transactions.ready())),
+        _ => None,
+    }
 }
 
 fn batched(
@@ -77,13 +90,13 @@ fn coordinator(broker: &Broker, key_type: i8, key: &str, listener: &str) -> Coor
         error_message: Some(why.to_owned()),
         ..Default::default()
     };
-    if key_type != GROUP {
-        let why = "only groups have a coordinator: transactions are not implemented yet";
+    let Some((topic, ready)) = home(broker, key_type) else {
+        let why = "only groups and transactions have a coordinator here";
         return nowhere(ErrorCode::InvalidRequest, why);
-    }
-    if !broker.groups.ready() {
-        let why = "__consumer_offsets could not be created; the broker's log says why";
-        return nowhere(ErrorCode::CoordinatorNotAvailable, why);
+    };
+    if !ready {
+        let why = format!("{topic} could not be created; the broker's log says why");
+        return nowhere(ErrorCode::CoordinatorNotAvailable, &why);
     }
     let own = broker.cluster.broker(broker.config.node_id);
     let Some(endpoint) = own.and_then(|broker| broker.endpoint(listener)) else {

@@ -39,15 +39,26 @@ pub(crate) fn handle(
         return apis::ensure_topics(broker, connection, request, prepared, names);
     }
     assert!(broker.groups.ready(), "{OFFSETS_TOPIC} was just made");
-    let peer = broker.connections.get(connection).map(|c| c.peer.clone());
-    let caller = Caller {
-        connection: connection.0,
-        client_id: prepared.client_id.clone().unwrap_or_default(),
-        client_host: format!("/{}", peer.unwrap_or_default()),
-        api_version: prepared.version,
-    };
+    let client_id = prepared.client_id.as_deref();
+    let caller = caller(broker, connection, client_id, prepared.version);
     let (parts, empty) = split(broker, caller, prepared.body);
     groups::ask_many(broker, request, parts, empty);
+}
+
+/// Who asks, as the coordinators want to know it.
+pub(crate) fn caller(
+    broker: &Broker,
+    connection: ConnectionId,
+    client_id: Option<&str>,
+    api_version: i16,
+) -> Caller {
+    let peer = broker.connections.get(connection).map(|c| c.peer.clone());
+    Caller {
+        connection: connection.0,
+        client_id: client_id.unwrap_or_default().to_owned(),
+        client_host: format!("/{}", peer.unwrap_or_default()),
+        api_version,
+    }
 }
 
 /// Requests of one group; the others are split.

@@ -1,12 +1,12 @@
-//! InitProducerId (key 22, versions 0-5): a producer id for an idempotent producer.
+//! InitProducerId (key 22, versions 0-5, and 6 where two-phase commit is enabled): a producer id for
+//! an idempotent producer; with a transactional id, see [`super::transactions`].
 //!
 //! Behaviour: without a transactional id, a fresh id with epoch 0, from a block of 1000 that is
 //! reserved in the metadata log, so that no id is ever given out twice. An id without an epoch, or
-//! an epoch without an id (v3+), is INVALID_REQUEST; both are not looked at otherwise. A request with a
-//! transactional id is refused until transactions exist: an empty one is INVALID_REQUEST as in
-//! Kafka, any other TRANSACTIONAL_ID_AUTHORIZATION_FAILED (fatal for the client, so nothing is
-//! sent under a promise that is not kept).
+//! an epoch without an id (v3+), is INVALID_REQUEST, and so is an empty transactional id, as in Kafka;
+//! both are not looked at otherwise. Version 6 is UNSUPPORTED_VERSION where it is not advertised.
 
+use crate::apis::transactions;
 use crate::broker::Broker;
 use crate::connections::RequestId;
 use crate::input::ConnectionId;
@@ -25,12 +25,14 @@ pub(crate) fn handle(
     let RequestBody::InitProducerId(ask) = &prepared.body else {
         unreachable!("dispatched by type");
     };
+    let unsupported = prepared.version > 5 && !broker.config.transaction_two_phase_commit_enable;
     let half = (ask.producer_id == -1) != (ask.producer_epoch == -1);
     let refused = match ask.transactional_id.as_deref() {
+        _ if unsupported => Some(ErrorCode::UnsupportedVersion),
         _ if half => Some(ErrorCode::InvalidRequest),
         None => None,
         Some("") => Some(ErrorCode::InvalidRequest),
-        Some(_) => Some(ErrorCode::TransactionalIdAuthorizationFailed),
+        Some(_) => return transactions::handle(broker, connection, request, prepared),
     };
     let mut response = InitProducerIdResponse {
         producer_id: -1,

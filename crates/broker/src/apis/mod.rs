@@ -7,6 +7,7 @@ pub(crate) mod admin;
 pub(crate) mod api_versions;
 pub(crate) mod delete_records;
 pub(crate) mod describe_log_dirs;
+pub(crate) mod describe_producers;
 pub(crate) mod fetch;
 pub(crate) mod find_coordinator;
 pub(crate) mod groups;
@@ -15,6 +16,9 @@ pub(crate) mod list_offsets;
 pub(crate) mod metadata;
 pub(crate) mod offset_for_leader_epoch;
 pub(crate) mod produce;
+pub(crate) mod transactions;
+pub(crate) mod txn_offset_commit;
+pub(crate) mod write_txn_markers;
 
 use crate::broker::Broker;
 use crate::connections::RequestId;
@@ -32,7 +36,7 @@ pub(crate) fn dispatch(
 ) {
     let version = prepared.version;
     match prepared.body {
-        B::Produce(produce) => produce::handle(broker, request, version, produce, prepared.batches),
+        B::Produce(_) => produce::handle(broker, connection, Some(request), prepared),
         B::Fetch(fetch) => fetch::handle(broker, request, version, fetch),
         B::ApiVersions(ask) => api_versions::handle(broker, request, version, ask),
         B::ListOffsets(ask) => list_offsets::handle(broker, request, version, ask),
@@ -58,6 +62,14 @@ pub(crate) fn dispatch(
         | B::ListConfigResources(_) => {
             admin::view(broker, connection, request, version, prepared.body)
         }
+        B::AddPartitionsToTxn(_) | B::AddOffsetsToTxn(_) | B::EndTxn(_) => {
+            transactions::handle(broker, connection, request, prepared);
+        }
+        B::TxnOffsetCommit(_) => txn_offset_commit::handle(broker, connection, request, prepared),
+        B::WriteTxnMarkers(ask) => write_txn_markers::handle(broker, request, &ask),
+        B::DescribeProducers(ask) => describe_producers::handle(broker, request, &ask),
+        B::ListTransactions(ask) => transactions::list(broker, request, &ask),
+        B::DescribeTransactions(ask) => transactions::describe(broker, request, &ask),
         B::Metadata(_) => metadata::handle(broker, connection, request, prepared),
         B::InitProducerId(_) => init_producer_id::handle(broker, connection, request, prepared),
         B::FindCoordinator(_) => find_coordinator::handle(broker, connection, request, prepared),

@@ -8,18 +8,23 @@
 //!
 //! Clients may not write to the broker's own topics (INVALID_TOPIC_EXCEPTION).
 //!
+//! Transactions: a batch may begin its producer's transaction in a partition only with the
+//! coordinator's word, see [`crate::transactions::gate`]. What is said if it does not give it depends
+//! on the version: INVALID_TXN_STATE up to 10, TRANSACTION_ABORTABLE from 11 on.
+//!
 //! Deviations from Kafka: acks=1 waits for the same completion as acks=all, which is the same
 //! thing on a single replica. acks=all can time out (REQUEST_TIMED_OUT) while the disk is slow,
 //! where Kafka with one replica never does; the batch may be there all the same, as after any
 //! timeout. Kafka lets a client that calls itself `__admin_client` write to internal topics; here
 //! nobody does. Of a partition that is named twice in one request, both batches are appended
-//! (Kafka: the last). Transactional produce is refused until transactions exist:
-//! TRANSACTIONAL_ID_AUTHORIZATION_FAILED with a transactional id, INVALID_TXN_STATE for a
-//! transactional batch without one.
+//! (Kafka: the last). A transactional batch of the old protocol (up to version 11) that comes on an
+//! older connection than its producer's newest is NOT_LEADER_OR_FOLLOWER, see
+//! [`crate::transactions::newest`].
 //!
 //! Non-obvious: partitions that failed are answered together with those that succeeded, when the
 //! slowest of them is done.
 
+use crate::apis::groups::caller;
 use crate::broker::Broker;
 use crate::connections::RequestId;
 use crate::effect::Level;
@@ -27,24 +32,90 @@ use crate::input::ConnectionId;
 use crate::prepare::{Prepared, PreparedBatch};
 use crate::timers::Timer;
 use crate::topics::PartitionKey;
+use crate::transactions::gate::{self, Gated, Question, Verdicts};
 use crate::waiters::ParkedProduce;
 use oncelog_coordinator::cluster::is_internal;
-use oncelog_partition::{RecordError, Rejection};
+use oncelog_partition::{RecordError, Rejection, VerificationGuard};
 use oncelog_wire::ErrorCode;
 use oncelog_wire::messages::produce_request::TopicProduceData;
 use oncelog_wire::messages::produce_response::{
     BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
 };
 use oncelog_wire::messages::{ProduceRequest, ProduceResponse};
+use oncelog_wire::records::BatchHeader;
 use oncelog_wire::{RequestBody, ResponseBody};
 use std::collections::BTreeMap;
 
-/// acks=0: nothing is answered, and an error closes the connection (all a client can notice).
-pub(crate) fn without_answer(broker: &mut Broker, connection: ConnectionId, prepared: Prepared) {
+/// From this version on the leader adds partitions to transactions.
+const ADDS_PARTITIONS: i16 = 12;
+
+/// A request that is being dealt with.
+pub(crate) struct Asked {
+    connection: ConnectionId,
+    /// `None`: acks=0, nobody is answered.
+    request: Option<RequestId>,
+    client_id: Option<String>,
+    version: i16,
+    produce: ProduceRequest,
+    batches: Vec<PreparedBatch>,
+    /// Of batches that wait for the coordinator, by topic and partition.
+    guards: BTreeMap<(String, i32), VerificationGuard>,
+}
+
+pub(crate) fn handle(
+    broker: &mut Broker,
+    connection: ConnectionId,
+    request: Option<RequestId>,
+    prepared: Prepared,
+) {
     let RequestBody::Produce(produce) = prepared.body else {
-        return;
+        unreachable!("dispatched by type");
     };
-    let response = append_all(broker, &produce, prepared.version, prepared.batches).response;
+    let mut asked = Asked {
+        connection,
+        request,
+        client_id: prepared.client_id,
+        version: prepared.version,
+        produce,
+        batches: prepared.batches,
+        guards: BTreeMap::new(),
+    };
+    let refusal = refuse_all(broker, &asked);
+    match question(broker, &mut asked).filter(|_| refusal.is_none()) {
+        Some(question) => ask(broker, question, asked),
+        None => append_and_answer(broker, asked, refusal, &Verdicts::new()),
+    }
+}
+
+fn ask(broker: &mut Broker, question: Question, asked: Asked) {
+    let connection = asked.connection;
+    let caller = caller(broker, connection, asked.client_id.as_deref(), asked.version);
+    let then = Gated::Produce(Box::new(asked));
+    gate::ask(broker, connection, caller, question, then);
+}
+
+/// The coordinator has answered.
+pub(crate) fn go_on(broker: &mut Broker, asked: Asked, verdicts: &Verdicts) {
+    append_and_answer(broker, asked, None, verdicts);
+}
+
+fn append_and_answer(
+    broker: &mut Broker,
+    asked: Asked,
+    refusal: Option<Rejection>,
+    verdicts: &Verdicts,
+) {
+    let (request, connection) = (asked.request, asked.connection);
+    let (acks, timeout_ms) = (asked.produce.acks, asked.produce.timeout_ms);
+    let parked = append_all(broker, asked, refusal, verdicts);
+    match request {
+        Some(request) => answer(broker, request, parked, (acks == -1).then_some(timeout_ms)),
+        None => close_if_failed(broker, connection, &parked.response),
+    }
+}
+
+/// acks=0: an error closes the connection, all that a client can notice.
+fn close_if_failed(broker: &mut Broker, connection: ConnectionId, response: &ProduceResponse) {
     let mut partitions = response
         .responses
         .iter()
@@ -60,14 +131,13 @@ pub(crate) fn without_answer(broker: &mut Broker, connection: ConnectionId, prep
     }
 }
 
-pub(crate) fn handle(
+/// Answers, or waits for what was appended: for no longer than `timeout_ms`, if there is one.
+fn answer(
     broker: &mut Broker,
     request: RequestId,
-    version: i16,
-    produce: ProduceRequest,
-    batches: Vec<PreparedBatch>,
+    parked: ParkedProduce,
+    timeout_ms: Option<i32>,
 ) {
-    let parked = append_all(broker, &produce, version, batches);
     if parked.waiting.is_empty() {
         return broker.answer(request, ResponseBody::Produce(parked.response));
     }
@@ -76,8 +146,8 @@ pub(crate) fn handle(
             hosted.produce_waiters.insert((high_watermark, request));
         }
     }
-    if produce.acks == -1 {
-        let deadline = broker.now.instant.plus_ms(i64::from(produce.timeout_ms));
+    if let Some(timeout_ms) = timeout_ms {
+        let deadline = broker.now.instant.plus_ms(i64::from(timeout_ms));
         broker.timers.set(Timer::Produce(request), deadline);
     }
     broker.waiters.produce.insert(request, parked);
@@ -86,17 +156,19 @@ pub(crate) fn handle(
 /// Appends every partition's batch; the answers of those that succeeded wait in `waiting`.
 fn append_all(
     broker: &mut Broker,
-    produce: &ProduceRequest,
-    version: i16,
-    batches: Vec<PreparedBatch>,
+    asked: Asked,
+    refusal: Option<Rejection>,
+    verdicts: &Verdicts,
 ) -> ParkedProduce {
     let mut parked = ParkedProduce {
         response: ProduceResponse::default(),
         waiting: BTreeMap::new(),
     };
-    let refusal = refuse_all(produce);
-    let mut batches = batches.into_iter();
-    for (at, topic) in produce.topic_data.iter().enumerate() {
+    let Asked {
+        version, guards, ..
+    } = asked;
+    let mut batches = asked.batches.into_iter();
+    for (at, topic) in asked.produce.topic_data.iter().enumerate() {
         let mut entry = TopicProduceResponse {
             name: topic.name.clone(),
             topic_id: topic.topic_id,
@@ -112,7 +184,11 @@ fn append_all(
                 (None, Err(error)) => Err(rejection(error, String::new())),
                 (None, Ok(topic_id)) => {
                     let index = partition.index;
-                    append(broker, PartitionKey { topic_id, index }, batch)
+                    let key = PartitionKey { topic_id, index };
+                    match permission(broker, key, version, &guards, verdicts) {
+                        Ok(guard) => append(broker, key, batch, guard),
+                        Err(refusal) => Err(refusal),
+                    }
                 }
             };
             let (answer, wait) = answer_of(partition.index, result);
@@ -134,15 +210,112 @@ fn rejection(code: ErrorCode, message: String) -> Rejection {
     }
 }
 
-fn refuse_all(produce: &ProduceRequest) -> Option<Rejection> {
+/// Why nothing of a request is appended.
+fn refuse_all(broker: &mut Broker, asked: &Asked) -> Option<Rejection> {
+    let produce = &asked.produce;
     if !matches!(produce.acks, -1..=1) {
         let why = format!("acks must be 0, 1 or -1 (all), not {}", produce.acks);
         return Some(rejection(ErrorCode::InvalidRequiredAcks, why));
     }
-    produce.transactional_id.as_ref().map(|_| {
-        let why = "transactions are not implemented yet".to_owned();
-        rejection(ErrorCode::TransactionalIdAuthorizationFailed, why)
-    })
+    let mut transactional = asked.batches.iter().flatten().map(|batch| &batch.header);
+    let first = transactional.find(|header| header.is_transactional())?;
+    if produce.transactional_id.is_none() {
+        let why = "a transactional batch in a request without a transactional id".to_owned();
+        let code = ErrorCode::TransactionalIdAuthorizationFailed;
+        return Some(rejection(code, why));
+    }
+    let other = |header: &BatchHeader| {
+        header.is_transactional() && header.producer_id != first.producer_id
+    };
+    if transactional.any(other) {
+        let why = "transactional batches of several producers in one request".to_owned();
+        return Some(rejection(ErrorCode::InvalidProducerIdMapping, why));
+    }
+    let newest = &mut broker.newest_connections;
+    if asked.version < ADDS_PARTITIONS && !newest.note(first.producer_id, asked.connection) {
+        let why = format!(
+            "a write of transactional id {} that was held up on an old connection is refused: its \
+             producer, {}, has used a newer one since",
+            produce.transactional_id.as_deref().unwrap_or_default(),
+            first.producer_id
+        );
+        broker.log(Level::Warn, why.clone());
+        return Some(rejection(ErrorCode::NotLeaderOrFollower, why));
+    }
+    None
+}
+
+/// What the coordinator has to be asked before the batches may be appended, if anything.
+fn question(broker: &mut Broker, asked: &mut Asked) -> Option<Question> {
+    let transactional_id = asked.produce.transactional_id.clone()?;
+    let mut question = None;
+    let adds = asked.version >= ADDS_PARTITIONS;
+    let mut batches = asked.batches.iter();
+    for topic in &asked.produce.topic_data {
+        let topic_id = topic_id(broker, topic, asked.version);
+        for partition in &topic.partition_data {
+            let (Some(Ok(batch)), Ok(topic_id)) = (batches.next(), topic_id) else {
+                continue;
+            };
+            let index = partition.index;
+            let Some(hosted) = broker.topics.get_mut(PartitionKey { topic_id, index }) else {
+                continue;
+            };
+            if !hosted.partition.needs_verification(&batch.header) {
+                continue;
+            }
+            let guard = hosted.partition.begin_verification(&batch.header, adds);
+            let name = hosted.partition.topic().to_string();
+            let question = question.get_or_insert_with(|| Question {
+                transactional_id: transactional_id.clone(),
+                producer_id: batch.header.producer_id,
+                producer_epoch: batch.header.producer_epoch,
+                verify_only: !adds,
+                partitions: BTreeMap::new(),
+            });
+            let indexes = question.partitions.entry(name.clone()).or_default();
+            indexes.push(index);
+            asked.guards.insert((name, index), guard);
+        }
+    }
+    question
+}
+
+/// The guard that lets a batch in, if one is needed and the coordinator agreed.
+fn permission(
+    broker: &Broker,
+    key: PartitionKey,
+    version: i16,
+    guards: &BTreeMap<(String, i32), VerificationGuard>,
+    verdicts: &Verdicts,
+) -> Result<Option<VerificationGuard>, Rejection> {
+    if verdicts.is_empty() {
+        return Ok(None);
+    }
+    let Some(topic) = broker.topics.topic(key.topic_id) else {
+        return Ok(None);
+    };
+    let place = (topic.name.to_string(), key.index);
+    match verdicts.get(&place) {
+        None | Some(ErrorCode::None) => Ok(guards.get(&place).copied()),
+        Some(error) => Err(unverified(*error, version)),
+    }
+}
+
+/// What a producer is told of a partition that the coordinator did not agree to.
+fn unverified(error: ErrorCode, version: i16) -> Rejection {
+    let code = match error {
+        ErrorCode::TransactionAbortable if version < 11 => ErrorCode::InvalidTxnState,
+        ErrorCode::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        // What passes by itself; a producer knows how to try again after this.
+        ErrorCode::ConcurrentTransactions
+        | ErrorCode::NotCoordinator
+        | ErrorCode::CoordinatorNotAvailable
+        | ErrorCode::CoordinatorLoadInProgress => ErrorCode::NotEnoughReplicas,
+        error => error,
+    };
+    let why = format!("the transaction coordinator does not let the batch in: {error:?}");
+    rejection(code, why)
 }
 
 fn topic_id(
@@ -170,6 +343,7 @@ fn append(
     broker: &mut Broker,
     key: PartitionKey,
     batch: PreparedBatch,
+    guard: Option<VerificationGuard>,
 ) -> Result<Acknowledged, Rejection> {
     let now = broker.now;
     let Some(hosted) = broker.topics.get_mut(key) else {
@@ -177,7 +351,7 @@ fn append(
     };
     let batch = batch.map_err(|(code, why)| rejection(code, why))?;
     let (records, bytes) = (batch.record_count(), batch.size_bytes());
-    let mut appended = hosted.partition.append_from_client(now, &batch)?;
+    let mut appended = hosted.partition.append_from_client(now, &batch, guard)?;
     let log_start = hosted.partition.log_start_offset();
     let high_watermark = hosted.partition.high_watermark();
     if appended.duplicate {

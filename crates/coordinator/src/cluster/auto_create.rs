@@ -6,7 +6,7 @@ use super::create_topics::{NewTopic, Taken};
 use super::record::MetadataRecord;
 use super::refusal::Refusal;
 use super::state::Cluster;
-use super::topic_name::OFFSETS_TOPIC;
+use super::topic_name::{OFFSETS_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::seed::Seed;
 use oncelog_wire::ErrorCode;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,17 +53,18 @@ impl Cluster {
         name: &str,
         taken: &Taken,
     ) -> Result<NewTopic, Refusal> {
-        let internal = name == OFFSETS_TOPIC;
+        let internal = self.coordinator_topic(config, name);
+        let is_internal = internal.is_some();
         let (partitions, replicas, configs) = match internal {
-            true => self.offsets_topic(config),
-            false => {
+            Some(internal) => internal,
+            None => {
                 self.check_new_name(name, taken)?;
                 let factor = config.default_replication_factor;
                 (config.num_partitions, factor, BTreeMap::new())
             }
         };
         let count = usize::try_from(partitions).expect("the configuration is checked");
-        if !internal {
+        if !is_internal {
             taken.check_partitions(count)?;
         }
         Ok(NewTopic {
@@ -73,23 +74,42 @@ impl Cluster {
         })
     }
 
-    /// Partitions, replicas and configuration of the topic of groups, as Kafka makes it. There are
-    /// never more replicas than brokers: the default of 3 would keep a node alone from starting.
-    fn offsets_topic(&self, config: &BrokerConfig) -> (i32, i16, BTreeMap<String, String>) {
+    /// Partitions, replicas and configuration of a coordinator's topic, as Kafka makes it; `None`
+    /// for any other name. There are never more replicas than brokers: the default of 3 would keep a
+    /// node alone from starting.
+    fn coordinator_topic(
+        &self,
+        config: &BrokerConfig,
+        name: &str,
+    ) -> Option<(i32, i16, BTreeMap<String, String>)> {
+        let (partitions, replicas, segment_bytes) = match name {
+            OFFSETS_TOPIC => (
+                config.offsets_topic_num_partitions,
+                config.offsets_topic_replication_factor,
+                config.offsets_topic_segment_bytes,
+            ),
+            TRANSACTION_STATE_TOPIC => (
+                config.transaction_state_log_num_partitions,
+                config.transaction_state_log_replication_factor,
+                config.transaction_state_log_segment_bytes,
+            ),
+            _ => return None,
+        };
         let brokers = i16::try_from(self.brokers.len()).unwrap_or(i16::MAX);
+        let compression = match name {
+            OFFSETS_TOPIC => "producer",
+            _ => "uncompressed",
+        };
         let configs = [
             ("cleanup.policy", "compact".to_owned()),
-            ("compression.type", "producer".to_owned()),
-            (
-                "segment.bytes",
-                config.offsets_topic_segment_bytes.to_string(),
-            ),
+            ("compression.type", compression.to_owned()),
+            ("segment.bytes", segment_bytes.to_string()),
         ];
-        (
-            config.offsets_topic_num_partitions,
-            config.offsets_topic_replication_factor.min(brokers),
+        Some((
+            partitions,
+            replicas.min(brokers),
             configs.map(|(name, value)| (name.to_owned(), value)).into(),
-        )
+        ))
     }
 }
 

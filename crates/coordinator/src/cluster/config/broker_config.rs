@@ -86,6 +86,12 @@ pub struct BrokerConfig {
     pub offsets_topic_num_partitions: i32,
     pub offsets_topic_replication_factor: i16,
     pub offsets_topic_segment_bytes: i32,
+    pub transaction_max_timeout_ms: i32,
+    pub transaction_state_log_num_partitions: i32,
+    pub transaction_state_log_replication_factor: i16,
+    pub transaction_state_log_segment_bytes: i32,
+    pub transaction_two_phase_commit_enable: bool,
+    pub transactional_id_expiration_ms: i64,
     /// Segments of this size, whatever the topics say. Not a property: only a test host sets it,
     /// because `segment.bytes` is 1 MiB at least.
     pub internal_segment_bytes: Option<u64>,
@@ -169,6 +175,16 @@ impl BrokerConfig {
             offsets_topic_num_partitions: reading.whole("offsets.topic.num.partitions"),
             offsets_topic_replication_factor: reading.whole("offsets.topic.replication.factor"),
             offsets_topic_segment_bytes: reading.whole("offsets.topic.segment.bytes"),
+            transaction_max_timeout_ms: reading.whole("transaction.max.timeout.ms"),
+            transaction_state_log_num_partitions: reading
+                .whole("transaction.state.log.num.partitions"),
+            transaction_state_log_replication_factor: reading
+                .whole("transaction.state.log.replication.factor"),
+            transaction_state_log_segment_bytes: reading
+                .whole("transaction.state.log.segment.bytes"),
+            transaction_two_phase_commit_enable: reading
+                .boolean("transaction.two.phase.commit.enable"),
+            transactional_id_expiration_ms: reading.whole("transactional.id.expiration.ms"),
             internal_segment_bytes: None,
             group_consumer_assignors: reading.list("group.consumer.assignors"),
             group_consumer_heartbeat_interval_ms: reading

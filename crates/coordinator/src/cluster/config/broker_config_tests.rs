@@ -75,7 +75,7 @@ fn kafkas_own_file_starts() {
     assert_eq!(config.offsets_topic_replication_factor, 1);
     assert!(config.properties.contains_key("log.retention.hours"));
     assert!(!config.properties.contains_key("num.io.threads"));
-    assert_eq!(config.warnings.len(), 14, "{:#?}", config.warnings);
+    assert_eq!(config.warnings.len(), 13, "{:#?}", config.warnings);
     assert!(
         config
             .warnings

@@ -28,7 +28,6 @@ const POLICY: &str =
 const REPLICATION: &str = "there is no replication between brokers yet";
 const QUORUM: &str =
     "this node keeps the cluster's metadata by itself, without a separate controller";
-const TRANSACTIONS: &str = "transactions are not implemented yet";
 const TIERS: &str = "tiered storage is not implemented";
 const SHARE: &str = "share groups are not implemented";
 const STREAMS: &str = "the Streams group protocol is not implemented";
@@ -71,7 +70,7 @@ const FOREIGN: &[(&str, ForeignKey)] = &[
     ("max.connections.per.ip.overrides", refused(&[""], "connections are not limited by address yet; max.connections limits them in all")),
     ("metadata.log.dir", refused(&[""], "metadata lies in the data directory, see log.dirs")),
     ("remote.log.storage.system.enable", refused(&["false"], TIERS)),
-    ("transaction.two.phase.commit.enable", refused(&["false"], TRANSACTIONS)),
+    ("transaction.partition.verification.enable", refused(&["true"], "without it a late write can leave a transaction open for ever")),
     ("unstable.*", refused(&["false"], "only released protocol versions are served")),
     // Names from before Kafka 3.
     ("advertised.host.name", refused(&[], "Kafka 3.0 removed it: use advertised.listeners")),
@@ -105,9 +104,11 @@ const FOREIGN: &[(&str, ForeignKey)] = &[
     ("replication.quota.*", NoEffect(REPLICATION)),
     ("unclean.leader.election.interval.ms", NoEffect(REPLICATION)),
     // Transactions.
-    ("add.partitions.to.txn.*", NoEffect(TRANSACTIONS)),
-    ("transaction.*", NoEffect(TRANSACTIONS)),
-    ("transactional.id.expiration.ms", NoEffect(TRANSACTIONS)),
+    ("add.partitions.to.txn.*", NoEffect("a write waits for the transaction before it, nothing is asked again in a loop")),
+    ("transaction.abort.timed.out.transaction.cleanup.interval.ms", NoEffect("a transaction is aborted when its time is over, not at intervals")),
+    ("transaction.remove.expired.transaction.cleanup.interval.ms", NoEffect("a transactional id is forgotten when its time is over, not at intervals")),
+    ("transaction.state.log.load.buffer.size", NoEffect(BUFFERS)),
+    ("transaction.state.log.min.isr", NoEffect(REPLICATION)),
     // Groups.
     ("group.consumer.assignment.interval.ms", NoEffect(ASSIGNMENT)),
     ("group.consumer.max.assignment.interval.ms", NoEffect(ASSIGNMENT)),
