@@ -2,6 +2,7 @@
 
 use crate::broker::Broker;
 use oncelog_coordinator::groups::GroupFigures;
+use oncelog_coordinator::transactions::TransactionFigures;
 
 /// Counts since the start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,6 +18,7 @@ pub struct Figures {
     pub connections: usize,
     pub topics: Vec<TopicFigures>,
     pub groups: Vec<GroupFigures>,
+    pub transactions: TransactionFigures,
 }
 
 #[derive(Clone, Debug)]
@@ -54,6 +56,9 @@ impl Broker {
                 .shards()
                 .flat_map(|shard| shard.figures())
                 .collect(),
+            transactions: TransactionFigures::sum(
+                self.transactions.shards().map(|shard| shard.figures()),
+            ),
         }
     }
 }

@@ -49,12 +49,23 @@ struct OfGroupPartition {
     partition: i64,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InState {
+    state: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ForReason {
+    reason: String,
+}
+
 /// The whole answer to `/metrics`.
 pub fn render(snapshot: &Snapshot) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     broker(&mut registry, snapshot);
     topics(&mut registry, snapshot);
     groups(&mut registry, snapshot);
+    transactions(&mut registry, snapshot);
     ours(&mut registry, snapshot);
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
@@ -232,6 +243,35 @@ fn groups(registry: &mut Registry, snapshot: &Snapshot) {
     }
 }
 
+fn transactions(registry: &mut Registry, snapshot: &Snapshot) {
+    let transactions = &snapshot.transactions;
+    let ids = family(
+        registry,
+        "oncelog_transactions",
+        "Transactional ids by the state that they are in",
+    );
+    for (state, count) in &transactions.by_state {
+        let state = (*state).to_owned();
+        set(&ids, InState { state }, *count as i64);
+    }
+    gauge(
+        registry,
+        "oncelog_oldest_open_transaction_age_seconds",
+        "How long the oldest transaction that is open has been so",
+        transactions.oldest_open_seconds as i64,
+    );
+    let fenced = Family::<ForReason, Counter>::default();
+    registry.register(
+        "oncelog_producer_fenced",
+        "Producers that were fenced",
+        fenced.clone(),
+    );
+    for (reason, count) in &transactions.fenced {
+        let reason = (*reason).to_owned();
+        fenced.get_or_create(&ForReason { reason }).inc_by(*count);
+    }
+}
+
 fn ours(registry: &mut Registry, snapshot: &Snapshot) {
     counter(
         registry,
@@ -324,7 +364,7 @@ fn set<L: Clone + Hash + Eq>(family: &Family<L, Gauge>, labels: L, value: i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{CommittedOffset, PartitionSnapshot};
+    use crate::snapshot::{CommittedOffset, PartitionSnapshot, TransactionsSnapshot};
 
     fn example() -> Snapshot {
         let partition = |start_offset, high_watermark| PartitionSnapshot {
@@ -352,6 +392,11 @@ mod tests {
                     committed("gone", 0, 4),
                 ],
             }],
+            transactions: TransactionsSnapshot {
+                by_state: vec![("Ongoing", 2), ("Empty", 0)],
+                oldest_open_seconds: 12,
+                fenced: vec![("timeout", 3)],
+            },
             messages_in: 15,
             duplicate_batches: 2,
             ..Snapshot::default()
@@ -372,6 +417,10 @@ mod tests {
             r#"kafka_consumergroup_lag_sum{consumergroup="bill\"ing",topic="orders"} 3"#,
             "kafka_server_brokertopicmetrics_messagesin_total 15",
             "oncelog_duplicate_batches_total 2",
+            r#"oncelog_transactions{state="Ongoing"} 2"#,
+            r#"oncelog_transactions{state="Empty"} 0"#,
+            "oncelog_oldest_open_transaction_age_seconds 12",
+            r#"oncelog_producer_fenced_total{reason="timeout"} 3"#,
             "# EOF",
         ] {
             assert!(

@@ -25,6 +25,7 @@ pub struct Snapshot {
     pub durability: String,
     pub topics: Vec<TopicSnapshot>,
     pub groups: Vec<GroupSnapshot>,
+    pub transactions: TransactionsSnapshot,
     pub connections: u64,
     pub messages_in: u64,
     pub bytes_in: u64,
@@ -54,6 +55,16 @@ pub struct GroupSnapshot {
     pub group: String,
     pub members: u64,
     pub offsets: Vec<CommittedOffset>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct TransactionsSnapshot {
+    /// Transactional ids by the state that they are in.
+    pub by_state: Vec<(&'static str, u64)>,
+    /// How long the oldest transaction that is open has been so; 0 if none is.
+    pub oldest_open_seconds: u64,
+    /// Producers that were fenced since the start, by reason.
+    pub fenced: Vec<(&'static str, u64)>,
 }
 
 #[derive(Clone, Debug, Default)]

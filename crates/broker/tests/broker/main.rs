@@ -18,3 +18,4 @@ mod produce;
 mod replaced_files;
 mod sessions;
 mod topics;
+mod transactions;
