@@ -3,7 +3,7 @@
 use super::world::{DIR, START_MS, World, batch_of, rec, small_config};
 use crate::{Disk, Log, LogConfig, RecoveryError, recover, replay_headers};
 use oncelog_wire::Uuid;
-use oncelog_wire::records::Compression;
+use oncelog_wire::records::{Batches, Compression};
 
 /// 40 batches of one record in several segments, checkpointed; then `tail` more that are not.
 fn checkpointed(config: LogConfig, tail: usize) -> World {
@@ -327,6 +327,34 @@ fn a_damaged_header_where_the_index_is_lost_is_refused() {
         "{error}"
     );
     assert!(error.to_string().contains("magic"), "{error}");
+}
+
+#[test]
+fn a_sealed_segment_that_reaches_into_the_next_is_refused() {
+    let world = checkpointed(small_config(), 0);
+    let bases = world.log_files();
+    let sealed = bases.len() - 1;
+    assert!(sealed > 1);
+    for at in 0..sealed {
+        for clean in [false, true] {
+            let mut world = checkpointed(small_config(), 0);
+            let file = format!("{DIR}/{:020}.log", bases[at]);
+            let batches = Batches::new(world.disk.content(&file).unwrap().into());
+            let sizes = batches.map(|batch| batch.unwrap().bytes.len() as u64);
+            let sizes: Vec<u64> = sizes.collect();
+            let last: u64 = sizes[..sizes.len() - 1].iter().sum();
+            world.disk.flip_bit(&file, last + 26, 2); // of its last offset delta: 4 more
+            if clean {
+                // The headers alone are read, with no checkpoint to say where segments end.
+                let checkpoint = format!("{DIR}/oncelog-checkpoint");
+                world.disk.remove(&checkpoint).unwrap();
+            }
+            let error = world.try_recover(clean).expect_err("recovery refuses");
+            assert!(matches!(error, RecoveryError::Damaged { .. }), "{error}");
+            let next = format!("the next segment begins at {}", bases[at + 1]);
+            assert!(error.to_string().contains(&next), "{error}");
+        }
+    }
 }
 
 #[test]
