@@ -409,6 +409,39 @@ fn lost_and_damaged_indexes_are_rebuilt_as_they_were() {
     }
 }
 
+/// The active segment's index goes on from its file: an entry that points too far must not make a
+/// reader miss what is before it.
+#[test]
+fn a_damaged_entry_of_the_active_index_hides_nothing() {
+    let config = LogConfig {
+        segment_bytes: 1 << 20,
+        index_interval_bytes: 200,
+        ..small_config()
+    };
+    let world = checkpointed(config.clone(), 0);
+    let index = active_file(&world).replace(".log", ".index");
+    let content = world.disk.content(&index).unwrap();
+    assert!(content.len() > 8 * 4);
+    for entry in 0..content.len() / 8 - 1 {
+        for clean in [false, true] {
+            let mut world = checkpointed(config.clone(), 0);
+            // It names an earlier batch than the one that it points to.
+            let last_offset = (&content[8 * entry..]).first_chunk::<4>().unwrap();
+            let before = i32::from_be_bytes(*last_offset) - 1;
+            let at = 8 * entry as u64;
+            world
+                .disk
+                .write_at(&index, at, &[&before.to_be_bytes()])
+                .unwrap();
+            world.try_recover(clean).unwrap();
+            for offset in 0..40 {
+                let found = world.read_batches(offset, 40, 1);
+                assert_eq!(found[0].header.base_offset, offset, "entry {entry}");
+            }
+        }
+    }
+}
+
 #[test]
 fn leftovers_are_removed() {
     let mut world = checkpointed(small_config(), 1);
