@@ -35,7 +35,7 @@ use crate::file_names::{CHECKPOINT, LEADER_EPOCH_CHECKPOINT, PARTITION_METADATA,
 use crate::limits;
 use crate::log::Log;
 use crate::partition_metadata;
-use crate::scan::{Scanner, indexed_position};
+use crate::scan::{Scanner, entry_position, indexed_position};
 use crate::segment::{RecentBatches, Segment};
 use oncelog_wire::Uuid;
 use oncelog_wire::clock::Now;
@@ -200,9 +200,7 @@ pub fn replay_headers(
     {
         let file = segment.log_file(&log.dir);
         let from = match &segment.index {
-            Some(index) => index
-                .floor(from_offset - 1)
-                .map_or(0, |entry| entry.position),
+            Some(index) => entry_position(disk, &file, index.floor(from_offset - 1))?,
             None => {
                 let index_file = segment.index_file(&log.dir);
                 indexed_position(disk, &file, &index_file, segment.base_offset, |index| {

@@ -12,8 +12,9 @@
 //! # Invariants
 //!
 //! - Nothing at or past the upper bound is looked at: it may not be written yet.
-//! - An index file is a hint. What it points to is checked against the batch that is there, and if
-//!   they differ the segment is scanned from its start.
+//! - An index is a hint, in a file or in memory, which may come from a file. What it points to is
+//!   checked against the batch that is there, and if they differ the segment is scanned from its
+//!   start.
 //! - A slice stays valid while segments are deleted or compacted: a deleted one gives
 //!   `ErrorKind::NotFound`, and a compacted one is found in its new form. But the file may be
 //!   replaced between finding and reading, and a name may come to mean another topic's file. Whoever
@@ -22,10 +23,10 @@
 //!   checks that it finds whole batches.
 
 use crate::disk::{Disk, FileName, read_exact_at};
-use crate::index::IndexFile;
+use crate::index::{IndexFile, OffsetEntry};
 use crate::limits;
 use crate::log::Log;
-use crate::scan::{Scanner, indexed_position, locate};
+use crate::scan::{Scanner, entry_position, indexed_position, locate};
 use crate::segment::Tenure;
 use bytes::Bytes;
 use oncelog_wire::records::BatchHeader;
@@ -51,26 +52,26 @@ pub struct LogSlice {
     tenure: Tenure,
 }
 
-/// A position at which a batch begins (or the segment ends): the one wanted, or one before it.
+/// Where a batch begins (or the segment ends).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Hint {
-    position: u64,
-    exact: bool,
+enum Hint {
+    /// Just the one that is wanted.
+    Exact(u64),
+    /// The one that is wanted or one before it, by the index: it may have been read from a damaged
+    /// file. `None`: the segment's first.
+    Entry(Option<OffsetEntry>),
 }
 
 impl Hint {
-    fn exact(position: u64) -> Hint {
-        Hint {
-            position,
-            exact: true,
+    fn position(self) -> u64 {
+        match self {
+            Hint::Exact(position) => position,
+            Hint::Entry(entry) => entry.map_or(0, |entry| entry.position),
         }
     }
 
-    fn at_or_before(position: u64) -> Hint {
-        Hint {
-            position,
-            exact: false,
-        }
+    fn is_exact(self) -> bool {
+        matches!(self, Hint::Exact(_))
     }
 }
 
@@ -120,28 +121,23 @@ impl Log {
         }
         let is_active = at + 1 == self.segments.len();
         let recent = |offset| self.recent.position_of(offset).filter(|_| is_active);
-        let floor = |offset| match &segment.index {
-            Some(index) => index.floor(offset).map_or(0, |entry| entry.position),
-            None => 0,
-        };
+        let floor = |offset| segment.index.as_ref().and_then(|index| index.floor(offset));
         let start = match recent(offset) {
-            Some(position) => Hint::exact(position),
-            None => Hint::at_or_before(floor(offset)),
+            Some(position) => Hint::Exact(position),
+            None => Hint::Entry(floor(offset)),
         };
         // A segment that a compaction may replace is as long as its file, and no position in it
         // is known from memory.
         let size = segment.index.as_ref().map_or(u64::MAX, |_| segment.size);
         let end = match recent(upper_bound) {
-            _ if upper_bound >= segment.next_offset => Hint::exact(size),
-            Some(position) => Hint::exact(position),
-            None => Hint::at_or_before(floor(upper_bound - 1)),
+            _ if upper_bound >= segment.next_offset => Hint::Exact(size),
+            Some(position) => Hint::Exact(position),
+            None => Hint::Entry(floor(upper_bound - 1)),
         };
-        let limit = start.position.saturating_add(max_bytes);
+        let limit = start.position().saturating_add(max_bytes);
         let cut = match &segment.index {
-            _ if start.exact => self.recent.floor_position(limit).map(Hint::exact),
-            Some(index) => index
-                .floor_position(limit)
-                .map(|e| Hint::at_or_before(e.position)),
+            _ if start.is_exact() => self.recent.floor_position(limit).map(Hint::Exact),
+            Some(index) => Some(Hint::Entry(index.floor_position(limit))),
             None => None,
         };
         Ok(Some(LogSlice {
@@ -219,7 +215,7 @@ pub fn resolve(
 ) -> io::Result<Option<Resolved>> {
     let max_bytes = slice.max_bytes.min(u64::from(max_bytes));
     let at_least_one = slice.at_least_one && at_least_one;
-    let size = match slice.start.exact && slice.end.exact {
+    let size = match slice.start.is_exact() && slice.end.is_exact() {
         true => slice.size,
         false => disk
             .len(&slice.file)?
@@ -276,16 +272,16 @@ fn read_once(disk: &dyn Disk, slice: &LogSlice) -> io::Result<Bytes> {
 
 /// Where the first batch that reaches the slice's offset begins.
 fn find_start(disk: &dyn Disk, slice: &LogSlice, size: u64) -> io::Result<u64> {
-    if slice.start.exact {
-        return Ok(slice.start.position);
+    if let Hint::Exact(position) = slice.start {
+        return Ok(position);
     }
     find(disk, slice, slice.start, slice.offset, size)
 }
 
 /// Where the batches that end below the upper bound end.
 fn find_end(disk: &dyn Disk, slice: &LogSlice, size: u64) -> io::Result<u64> {
-    if slice.end.exact {
-        return Ok(slice.end.position.min(size));
+    if let Hint::Exact(position) = slice.end {
+        return Ok(position.min(size));
     }
     find(disk, slice, slice.end, slice.upper_bound, size)
 }
@@ -298,9 +294,17 @@ fn find(disk: &dyn Disk, slice: &LogSlice, hint: Hint, offset: i64, size: u64) -
             let below = |index: &IndexFile<'_>| index.floor(offset - 1);
             indexed_position(disk, &slice.file, file, slice.base_offset, below)?
         }
-        None => hint.position,
+        None => hinted(disk, slice, hint)?,
     };
     Ok(locate(disk, &slice.file, from, size, offset)?.position())
+}
+
+/// A position that the caller may begin to look at.
+fn hinted(disk: &dyn Disk, slice: &LogSlice, hint: Hint) -> io::Result<u64> {
+    match hint {
+        Hint::Exact(position) => Ok(position),
+        Hint::Entry(entry) => entry_position(disk, &slice.file, entry),
+    }
 }
 
 /// Where to end so that whole batches fit below `limit`, given that not all up to `end` do.
@@ -314,14 +318,14 @@ fn cut(
 ) -> io::Result<u64> {
     let inside = |position: &u64| (start..=limit).contains(position);
     let known = match (slice.cut, &slice.index_file) {
-        (Some(hint), _) if hint.exact && hint.position > start && hint.position <= limit => {
+        (Some(Hint::Exact(position)), _) if position > start && position <= limit => {
             // Exact for the slice's own limit; a smaller one is scanned for.
             if limit - start == slice.max_bytes {
-                return Ok(hint.position);
+                return Ok(position);
             }
-            Some(hint.position)
+            Some(position)
         }
-        (Some(hint), _) => Some(hint.position),
+        (Some(hint), _) => Some(hinted(disk, slice, hint)?),
         (None, Some(file)) => {
             let below = |index: &IndexFile<'_>| index.floor_position(limit);
             Some(indexed_position(
