@@ -346,7 +346,7 @@ fn go_on(before: &Before, mut partition: Partition, sound: bool) {
     builder.append(now.wall_ms, Some(b"after"), Some(b"the damage"), &[]);
     let batch = check_produced(&builder.build(), 9).expect("a sound batch");
     let appended = partition
-        .append_from_client(now, &batch)
+        .append_from_client(now, &batch, None)
         .expect("a sound batch");
     let mut well = carry_out(disk, &mut partition, now, appended.work);
     for _ in 0..3 {

@@ -297,6 +297,11 @@ impl Log {
         vec![DiskOp::Steps(self.swap(at, group.len(), replacement, now))]
     }
 
+    /// Everything below was compacted.
+    pub fn first_dirty_offset(&self) -> i64 {
+        self.cleaner.first_dirty_offset
+    }
+
     /// The work that [`Log::apply_compaction`] returned is done, all of it (also if it was none).
     pub fn compaction_installed(&mut self) {
         self.cleaner.running = false;

@@ -98,11 +98,14 @@ fn recompress(batch: &ProducedBatch, codec: Compression) -> Result<Batch, Reject
         bytes: batch.bytes.clone(),
     };
     let header = &batch.header;
-    let mut builder = BatchBuilder::new().compression(codec).producer(
-        header.producer_id,
-        header.producer_epoch,
-        header.base_sequence,
-    );
+    let mut builder = BatchBuilder::new()
+        .compression(codec)
+        .transactional(header.is_transactional())
+        .producer(
+            header.producer_id,
+            header.producer_epoch,
+            header.base_sequence,
+        );
     let records = sent.records(RECOMPRESSED_BYTES_MAX).map_err(too_large)?;
     for record in records {
         builder.append_record(&record.map_err(too_large)?);
