@@ -510,7 +510,11 @@ fn ask(world: &mut World, command: &Command) -> Output {
                 )?;
             }
         }
-        Command::ReadCommitted => writeln!(output, "{:?}", world.read_committed())?,
+        Command::ReadCommitted => {
+            let records = world.read_committed();
+            let offsets: Vec<i64> = records.iter().map(|record| record.offset).collect();
+            writeln!(output, "{offsets:?}")?;
+        }
         Command::TxnIndexes => txn_indexes(world, &mut output)?,
         Command::Batches => {
             for batch in world.batches() {

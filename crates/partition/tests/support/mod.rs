@@ -11,7 +11,7 @@ use oncelog_partition::*;
 use oncelog_wire::Uuid;
 use oncelog_wire::clock::{Instant, Now};
 use oncelog_wire::records::{
-    Batch, BatchBuilder, BatchHeader, Batches, Compression, check_produced,
+    Batch, BatchBuilder, BatchHeader, Batches, Compression, Record, check_produced,
 };
 use std::collections::{BTreeSet, VecDeque};
 
@@ -45,6 +45,8 @@ pub struct Produce {
     pub count: i32,
     pub timestamp: i64,
     pub key: Option<&'static [u8]>,
+    /// Every record has a key of its own, which begins with the value.
+    pub own_keys: bool,
     pub value: Vec<u8>,
     pub codec: Compression,
     pub transactional: bool,
@@ -196,9 +198,9 @@ impl World {
         high_watermark
     }
 
-    /// The offsets of what a read_committed consumer is given, from the log's start: it reads the way
-    /// that Kafka's clients do, with the lists of aborted transactions and the markers.
-    pub fn read_committed(&mut self) -> Vec<i64> {
+    /// What a read_committed consumer is given, from the log's start: it reads the way that Kafka's
+    /// clients do, with the lists of aborted transactions and the markers.
+    pub fn read_committed(&mut self) -> Vec<Record> {
         let (mut offset, mut given) = (self.partition().log_start_offset(), Vec::new());
         loop {
             let params = FetchParams {
@@ -227,7 +229,7 @@ impl World {
                     aborting.remove(&header.producer_id);
                 } else if !skipped {
                     let records = batch.records(1 << 20).unwrap();
-                    given.extend(records.map(|record| record.unwrap().offset));
+                    given.extend(records.map(|record| record.unwrap()));
                 }
                 offset = header.next_offset();
             }
@@ -281,6 +283,7 @@ impl Default for Produce {
             count: 1,
             timestamp: 1_000_000,
             key: Some(b"key"),
+            own_keys: false,
             value: b"value".to_vec(),
             codec: Compression::None,
             transactional: false,
@@ -298,8 +301,10 @@ impl Produce {
         if let Some((id, epoch, sequence)) = self.producer {
             builder = builder.producer(id, epoch, sequence);
         }
-        for _ in 0..self.count {
-            builder.append(self.timestamp, self.key, Some(&self.value), &[]);
+        for i in 0..self.count {
+            let own = [&self.value[..], &i.to_be_bytes()].concat();
+            let key = if self.own_keys { Some(&own[..]) } else { self.key };
+            builder.append(self.timestamp, key, Some(&self.value), &[]);
         }
         builder.build()
     }
