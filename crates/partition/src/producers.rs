@@ -38,6 +38,7 @@ use oncelog_wire::ErrorCode;
 use oncelog_wire::clock::Instant;
 use oncelog_wire::records::BatchHeader;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 pub use window::{BatchEntry, WINDOW, Window};
 use window::{next_sequence, sequence_plus};
@@ -274,9 +275,13 @@ impl Producers {
             });
             state.sequence_unknown = false;
         }
-        if transactional && state.current_txn_first_offset.is_none() {
+        // On a damaged disk two batches may claim the same offset.
+        if transactional
+            && state.current_txn_first_offset.is_none()
+            && let Entry::Vacant(open) = self.open.entry(base_offset)
+        {
+            open.insert(producer_id);
             state.current_txn_first_offset = Some(base_offset);
-            self.open.insert(base_offset, producer_id);
         }
         state.was_active(now, last_offset, header.max_timestamp);
     }

@@ -99,6 +99,9 @@ pub fn restore_aborted(
         let offsets = segment.base_offset.max(from_offset)..segment.next_offset;
         let mut list = segment.aborted_below(from_offset).to_vec();
         list.extend(found.iter().filter(|a| offsets.contains(&a.last_offset)));
+        // Offsets are outside of a batch's CRC: on a damaged disk they need not rise.
+        list.sort_by_key(|aborted| aborted.last_offset);
+        list.dedup_by_key(|aborted| aborted.last_offset);
         if list != segment.aborted {
             segment.aborted = list;
             segment.aborted_saved = TXN_INDEX_UNFIT;
