@@ -125,7 +125,10 @@ mod tests {
     };
 
     fn sent(codec: Compression) -> ProducedBatch {
-        let mut builder = BatchBuilder::new().compression(codec).producer(9, 2, 40);
+        let mut builder = BatchBuilder::new()
+            .compression(codec)
+            .transactional(true)
+            .producer(9, 2, 40);
         builder.append(50_000, Some(b"a"), Some(b"1"), &[(b"h", None)]);
         builder.append(60_000, None, Some(&[7; 900]), &[]);
         builder.append(55_000, Some(b"c"), None, &[]);
@@ -227,6 +230,7 @@ mod tests {
                         h.producer_epoch,
                         h.base_sequence,
                         h.last_sequence(),
+                        h.is_transactional(),
                     )
                 };
                 assert_eq!(producer(&stored.header), producer(&original.header));

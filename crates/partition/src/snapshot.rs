@@ -362,6 +362,36 @@ mod tests {
     }
 
     #[test]
+    fn transactions_and_unknown_sequences_are_carried_over() {
+        let mut open = state(3, &[]);
+        open.current_txn_first_offset = Some(40);
+        open.sequence_unknown = true;
+        open.last_offset = 70;
+        let expected = producers(vec![(7, open), (9, state(0, &[(0, 41, 0, 5)]))]);
+        let content = encode(&expected, NOW);
+        assert_eq!(decode(&content, 71, NOW), Ok(expected.clone()));
+        let first_offset = &content[CRC_END + 4 + PRODUCER_BYTES - 8..][..8];
+        assert_eq!(first_offset, 40i64.to_be_bytes());
+        for offset in [40, 70] {
+            assert!(decode(&content, offset, NOW).is_err(), "before {offset}");
+        }
+        let mut twice = expected;
+        let mut other = state(1, &[]);
+        other.current_txn_first_offset = Some(40);
+        assert!(!twice.restore(8, other), "two cannot begin at one offset");
+    }
+
+    #[test]
+    fn a_tail_of_version_1_is_read() {
+        let expected = producers(vec![(7, state(0, &[(4, 104, 4, 11), (5, 105, 0, 12)]))]);
+        let mut content = encode(&expected, NOW).to_vec();
+        content.truncate(content.len() - 8);
+        let version = CRC_END + 4 + PRODUCER_BYTES + TAIL_MAGIC.len();
+        content[version..version + 2].copy_from_slice(&1i16.to_be_bytes());
+        assert_eq!(decode(&reseal(content), 200, NOW), Ok(expected));
+    }
+
+    #[test]
     fn idle_time_is_carried_over() {
         let later = NOW.plus_ms(1_500);
         let content = encode(&two_producers(), later);
