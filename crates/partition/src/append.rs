@@ -103,10 +103,10 @@ impl Partition {
     }
 
     fn append(&mut self, now: Now, batch: Rewritten) -> Appended {
-        let appended = self.write(now, &batch);
-        let header = &batch.header;
+        let header = batch.header;
+        let appended = self.write(now, batch);
         self.producers
-            .apply(header, appended.base_offset, now.instant);
+            .apply(&header, appended.base_offset, now.instant);
         if header.is_transactional() {
             self.verifications.end(header.producer_id);
         }
@@ -115,12 +115,12 @@ impl Partition {
     }
 
     /// Puts a batch at the log's end. The caller then tells the producers.
-    pub(crate) fn write(&mut self, now: Now, batch: &Rewritten) -> Appended {
+    pub(crate) fn write(&mut self, now: Now, batch: Rewritten) -> Appended {
         let expected_offset = self.log.end_offset();
         let appended = self.log.append(
             &batch.header,
             batch.header_bytes,
-            batch.body.clone(),
+            batch.body,
             self.identity.leader_epoch,
             now,
         );

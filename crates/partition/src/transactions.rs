@@ -111,7 +111,7 @@ impl Partition {
         }
         let batch = marker.batch(now);
         let before = self.producers.get(marker.producer_id).cloned();
-        let appended = self.write(now, &Rewritten::as_is(batch));
+        let appended = self.write(now, Rewritten::as_is(batch));
         self.end_transaction(now, marker, before, appended.base_offset);
         self.assert_invariants();
         Ok(appended)

@@ -49,10 +49,6 @@ impl Verifications {
         self.by_producer.is_empty()
     }
 
-    pub fn get(&self, producer_id: i64) -> Option<&Verification> {
-        self.by_producer.get(&producer_id)
-    }
-
     pub fn begin(&mut self, header: &BatchHeader, supports_epoch_bump: bool) -> VerificationGuard {
         let (epoch, sequence) = (header.producer_epoch, header.base_sequence);
         if let Some(open) = self.by_producer.get_mut(&header.producer_id) {
@@ -67,7 +63,7 @@ impl Verifications {
         if self.by_producer.len() >= VERIFICATIONS_MAX {
             let oldest = self.by_producer.iter().min_by_key(|(_, open)| open.guard.0);
             let oldest = oldest.map(|(producer_id, _)| *producer_id);
-            oldest.and_then(|producer_id| self.by_producer.remove(&producer_id));
+            self.by_producer.remove(&oldest.unwrap_or_default());
         }
         self.last_guard += 1;
         let guard = VerificationGuard(self.last_guard);
@@ -151,9 +147,9 @@ mod tests {
         assert!(open.check(7, Some(guard)).is_ok());
         assert!(open.check(7, None).is_err());
         assert!(open.check(8, Some(guard)).is_err());
-        assert_eq!(open.get(7).unwrap().lowest_sequence, 3);
+        assert_eq!(open.by_producer[&7].lowest_sequence, 3);
         open.begin(&header(7, 1, 9), false);
-        assert_eq!(open.get(7).unwrap().lowest_sequence, 9);
+        assert_eq!(open.by_producer[&7].lowest_sequence, 9);
         open.end(7);
         assert!(open.check(7, Some(guard)).is_err());
         assert_ne!(open.begin(&header(7, 0, 5), false), guard);
