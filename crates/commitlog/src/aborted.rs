@@ -59,7 +59,12 @@ impl AbortedTxn {
     /// `None` for what cannot be.
     fn parse(bytes: &[u8; ENTRY_BYTES]) -> Option<AbortedTxn> {
         let (version, rest) = bytes.split_first_chunk()?;
-        let mut fields = rest.as_chunks::<8>().0.iter().copied().map(i64::from_be_bytes);
+        let mut fields = rest
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .copied()
+            .map(i64::from_be_bytes);
         let entry = AbortedTxn {
             producer_id: fields.next()?,
             first_offset: fields.next()?,
@@ -140,16 +145,24 @@ impl Log {
     /// If the marker is not in the active segment, or not behind the one before it.
     pub fn note_aborted(&mut self, aborted: AbortedTxn) {
         let active = self.active_mut();
-        let last = active.aborted.last().map_or(-1, |before| before.last_offset);
+        let last = active
+            .aborted
+            .last()
+            .map_or(-1, |before| before.last_offset);
         let here = last.max(active.base_offset - 1) + 1..active.next_offset;
-        assert!(here.contains(&aborted.last_offset), "{aborted:?} in {here:?}");
+        assert!(
+            here.contains(&aborted.last_offset),
+            "{aborted:?} in {here:?}"
+        );
         active.aborted.push(aborted);
     }
 
     /// Aborted transactions that have something in `from_offset..upper_bound`, by their markers.
     pub fn aborted_transactions(&self, from_offset: i64, upper_bound: i64) -> Vec<AbortedTxn> {
         let mut found = Vec::new();
-        let first = self.segments.partition_point(|s| s.next_offset <= from_offset);
+        let first = self
+            .segments
+            .partition_point(|s| s.next_offset <= from_offset);
         for segment in self.segments.range(first..) {
             let below = segment.aborted_below(from_offset).len();
             for aborted in &segment.aborted[below..] {

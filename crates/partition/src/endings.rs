@@ -83,8 +83,9 @@ impl Endings {
     }
 
     fn note_unsynced(&mut self, first_offset: i64, marker_offset: i64) {
+        let full = self.unsynced.len() == UNSYNCED_MAX;
         match self.unsynced.back_mut() {
-            Some((first, marker)) if self.unsynced.len() == UNSYNCED_MAX => {
+            Some((first, marker)) if full => {
                 *first = (*first).min(first_offset);
                 *marker = marker_offset;
             }

@@ -18,9 +18,9 @@
 //! partition is open.
 
 use crate::config::PartitionConfig;
+use crate::endings::Endings;
 use crate::housekeeping;
 use crate::partition::{Identity, Partition};
-use crate::endings::Endings;
 use crate::producers::{AppendedMarker, Producers};
 use crate::snapshot;
 use crate::snapshot_files::{SUFFIX, SnapshotFiles, TEMPORARY_SUFFIX, offset_of};

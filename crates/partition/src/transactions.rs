@@ -64,8 +64,7 @@ impl Partition {
     /// this epoch.
     pub fn needs_verification(&self, header: &BatchHeader) -> bool {
         let (producer_id, epoch) = (header.producer_id, header.producer_epoch);
-        let is_duplicate =
-            |batch: ProducerBatch| self.producers.find_duplicate(&batch).is_some();
+        let is_duplicate = |batch: ProducerBatch| self.producers.find_duplicate(&batch).is_some();
         header.is_transactional()
             && !self.producers.has_open(producer_id, epoch)
             && self.producers.check_epoch(producer_id, epoch).is_ok()

@@ -22,19 +22,37 @@ const CLIENTS: usize = 3;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Send { client: usize, count: i32 },
+    Send {
+        client: usize,
+        count: i32,
+    },
     /// The client ends its transaction as soon as everything is answered.
-    End { client: usize, commit: bool },
+    End {
+        client: usize,
+        commit: bool,
+    },
     /// The coordinator has the marker written (again).
-    Marker { client: usize },
+    Marker {
+        client: usize,
+    },
     /// The marker of the transaction before comes once more.
-    LateMarker { client: usize },
-    Complete { index: usize },
+    LateMarker {
+        client: usize,
+    },
+    Complete {
+        index: usize,
+    },
     CompleteAll,
-    Advance { ms: i64 },
-    DeleteRecords { percent: i64 },
+    Advance {
+        ms: i64,
+    },
+    DeleteRecords {
+        percent: i64,
+    },
     Kill,
-    PowerCut { seed: u64 },
+    PowerCut {
+        seed: u64,
+    },
     Restart,
     LoseSnapshots,
     LoseTxnIndexes,

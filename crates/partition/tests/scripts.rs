@@ -347,6 +347,7 @@ fn produce(world: &mut World, command: &Command, asked: Option<VerificationGuard
         transactional: *transactional,
         guard: guard_of(guard.as_deref(), asked)?,
         hold: *hold,
+        own_keys: false,
     };
     let appended = match (transactional, guard) {
         (true, None) => world.produce_verified(&produce),
@@ -490,7 +491,10 @@ fn txn_indexes(world: &World, output: &mut String) -> Result<(), Box<dyn Error>>
             let mut fields = fields.map(|f| i64::from_be_bytes(f.try_into().expect("8 bytes")));
             let mut next = || fields.next().ok_or("an entry is cut off");
             let (producer, first, last, stable) = (next()?, next()?, next()?, next()?);
-            write!(output, " producer {producer} {first}..={last} stable {stable};")?;
+            write!(
+                output,
+                " producer {producer} {first}..={last} stable {stable};"
+            )?;
         }
         writeln!(output)?;
     }
@@ -654,7 +658,9 @@ fn fetch(world: &mut World, params: &FetchParams) -> Output {
     let (first, last) = (batch.header.base_offset, batch.header.last_offset());
     assert!(view.available_bytes >= bytes.len() as u64);
     let aborted = view.aborted_transactions.unwrap_or_default();
-    let aborted = aborted.iter().map(|a| format!(", aborted {}@{}", a.producer_id, a.first_offset));
+    let aborted = aborted
+        .iter()
+        .map(|a| format!(", aborted {}@{}", a.producer_id, a.first_offset));
     Ok(format!(
         "batch {first}..={last}, high watermark {}{}",
         view.high_watermark,

@@ -38,7 +38,9 @@ impl<'a> Aborted<'a> {
 
     /// The transaction that the marker at this offset aborted.
     pub fn by_marker(&self, offset: i64) -> Option<AbortedTxn> {
-        let at = self.by_marker.binary_search_by_key(&offset, |a| a.last_offset);
+        let at = self
+            .by_marker
+            .binary_search_by_key(&offset, |a| a.last_offset);
         at.ok().map(|i| self.by_marker[i])
     }
 }

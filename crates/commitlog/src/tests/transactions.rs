@@ -296,7 +296,11 @@ fn a_crash_at_every_step_of_a_pass_loses_no_outcome() {
             let producer_id = 7 + i % 3;
             producing.data(producer_id, &format!("k{}", i % 4));
             producing.data(producer_id, &format!("k{}", i % 5));
-            let result = if i % 4 == 0 { EndTxn::Commit } else { EndTxn::Abort };
+            let result = if i % 4 == 0 {
+                EndTxn::Commit
+            } else {
+                EndTxn::Abort
+            };
             producing.end(producer_id, result);
             if i == 6 {
                 producing.seal();

@@ -125,7 +125,9 @@ impl World {
     pub fn produce(&mut self, produce: &Produce) -> Result<Appended, Rejection> {
         let now = self.now;
         let batch = check_produced(&produce.build(), 9).expect("a well-formed batch");
-        let mut appended = self.partition().append_from_client(now, &batch, produce.guard)?;
+        let mut appended = self
+            .partition()
+            .append_from_client(now, &batch, produce.guard)?;
         self.take(&mut appended, produce.hold);
         Ok(appended)
     }
@@ -303,7 +305,11 @@ impl Produce {
         }
         for i in 0..self.count {
             let own = [&self.value[..], &i.to_be_bytes()].concat();
-            let key = if self.own_keys { Some(&own[..]) } else { self.key };
+            let key = if self.own_keys {
+                Some(&own[..])
+            } else {
+                self.key
+            };
             builder.append(self.timestamp, key, Some(&self.value), &[]);
         }
         builder.build()
