@@ -205,13 +205,13 @@ fn decode_tail(
             _ => i64::from_be_bytes(input.take()?),
         };
         let state = producers.get_mut(*id).expect("restored just before");
+        if idle_ms < 0 || window.last().map(place) != state.window.last().map(place) {
+            return Err(SnapshotError::Nonsense("the tail contradicts the entry"));
+        }
         if last_offset >= offset {
             return Err(SnapshotError::Nonsense(
                 "a batch beyond the snapshot's offset",
             ));
-        }
-        if idle_ms < 0 || window.last().map(place) != state.window.last().map(place) {
-            return Err(SnapshotError::Nonsense("the tail contradicts the entry"));
         }
         state.window = window;
         state.sequence_unknown = sequence_unknown;
