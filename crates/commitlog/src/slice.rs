@@ -143,7 +143,7 @@ impl Log {
             None => None,
         };
         let start_max = match &segment.index {
-            _ if start.exact => Some(start.position),
+            _ if start.is_exact() => Some(start.position()),
             Some(index) => index.ceiling(offset).map(|entry| entry.position),
             None => None,
         };
