@@ -25,7 +25,7 @@ mod admin;
 mod classic;
 mod config;
 mod consumer;
-mod deadlines;
+pub(crate) mod deadlines;
 mod figures;
 mod group;
 pub mod offsets;
