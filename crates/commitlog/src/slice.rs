@@ -26,7 +26,7 @@ use crate::disk::{Disk, FileName, read_exact_at};
 use crate::index::{IndexFile, OffsetEntry};
 use crate::limits;
 use crate::log::Log;
-use crate::scan::{Scanner, entry_position, indexed_position, locate};
+use crate::scan::{Scanner, entry_position, indexed_position, locate, locate_written};
 use crate::segment::Tenure;
 use bytes::Bytes;
 use oncelog_wire::records::BatchHeader;
@@ -294,7 +294,8 @@ fn find_start(disk: &dyn Disk, slice: &LogSlice, size: u64) -> io::Result<u64> {
     if let Hint::Exact(position) = slice.start {
         return Ok(position);
     }
-    find(disk, slice, slice.start, slice.offset, size)
+    let from = look_from(disk, slice, slice.start, slice.offset)?;
+    locate_written(disk, &slice.file, from, size, slice.offset)
 }
 
 /// Where the batches that end below the upper bound end.
@@ -302,20 +303,20 @@ fn find_end(disk: &dyn Disk, slice: &LogSlice, size: u64) -> io::Result<u64> {
     if let Hint::Exact(position) = slice.end {
         return Ok(position.min(size));
     }
-    find(disk, slice, slice.end, slice.upper_bound, size)
+    let from = look_from(disk, slice, slice.end, slice.upper_bound)?;
+    Ok(locate(disk, &slice.file, from, size, slice.upper_bound)?.position())
 }
 
-/// Where the batches that end below `offset` end, looking from the best position known.
-fn find(disk: &dyn Disk, slice: &LogSlice, hint: Hint, offset: i64, size: u64) -> io::Result<u64> {
-    let from = match &slice.index_file {
+/// The best position known from which to look for the batches that end below `offset`.
+fn look_from(disk: &dyn Disk, slice: &LogSlice, hint: Hint, offset: i64) -> io::Result<u64> {
+    match &slice.index_file {
         // Entries below the batch wanted, so that what they point to is written.
         Some(file) => {
             let below = |index: &IndexFile<'_>| index.floor(offset - 1);
-            indexed_position(disk, &slice.file, file, slice.base_offset, below)?
+            indexed_position(disk, &slice.file, file, slice.base_offset, below)
         }
-        None => hinted(disk, slice, hint)?,
-    };
-    Ok(locate(disk, &slice.file, from, size, offset)?.position())
+        None => hinted(disk, slice, hint),
+    }
 }
 
 /// A position that the caller may begin to look at.
