@@ -96,7 +96,6 @@ impl Transaction {
         let mut extended = self.clone();
         if self.state.is_idle() {
             extended.start_ms = wall_ms;
-            extended.partitions = Partitions::default();
         }
         for (topic, partition) in partitions {
             extended.partitions.add(topic, partition);

@@ -9,6 +9,7 @@
 //!   EndTxn with the same outcome;
 //! - a transaction ends with markers in exactly the partitions that its producer was told are in
 //!   it, all COMMIT or all ABORT, and COMMIT only if the producer asked for it;
+//! - who was fenced, by time or by a new instance, adds and ends nothing more;
 //! - after a restart the same markers are asked for;
 //! - in the end nothing waits.
 
@@ -111,6 +112,8 @@ enum Asked {
 struct Model {
     /// The newest identity that somebody was told of.
     newest: Option<Identity>,
+    /// Its transaction was aborted by somebody else: it must do nothing more.
+    is_fenced: bool,
     given: BTreeSet<Identity>,
     /// What a producer was told is in the open transaction.
     open: BTreeSet<i32>,
@@ -367,7 +370,7 @@ impl World {
         }
         for (id, identity, commit, _) in ends {
             let model = self.models.get_mut(&id).unwrap();
-            let is_newest = model.newest == Some(identity);
+            let is_newest = model.newest == Some(identity) && !model.is_fenced;
             let before = model.outcomes.insert(identity, commit);
             assert!(
                 is_newest || before == Some(commit),
@@ -402,6 +405,7 @@ impl World {
             .map(|(_, identity)| *identity)
             .or(model.newest);
         assert_eq!(Some(identity), newest, "an old producer added");
+        assert!(!model.is_fenced, "a fenced producer added");
         model.open.insert(partition);
     }
 
@@ -416,6 +420,7 @@ impl World {
                 .any(|(other, _, commit, _)| other == id && *commit);
             assert!(asked, "nobody asked for a commit");
         }
+        model.is_fenced = !ends.iter().any(|(other, ..)| other == id);
         let identity = (markers.producer_id, markers.producer_epoch);
         model.decided = Some((marked, markers.commit, identity));
     }
@@ -433,6 +438,7 @@ impl World {
             None => {}
         }
         model.newest = Some(identity);
+        model.is_fenced = false;
         self.clients[client].identity = Some(identity);
     }
 
