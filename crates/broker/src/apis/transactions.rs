@@ -102,7 +102,8 @@ fn one(
 }
 
 fn fresh(ids: &mut std::ops::Range<i64>) -> i64 {
-    ids.next().expect("there was one before the shard was asked")
+    ids.next()
+        .expect("there was one before the shard was asked")
 }
 
 pub(crate) fn list(broker: &mut Broker, request: RequestId, ask: &ListTransactionsRequest) {
