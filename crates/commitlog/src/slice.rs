@@ -46,6 +46,8 @@ pub struct LogSlice {
     end: Hint,
     /// A batch boundary at most `max_bytes` after the start; exact if it is the last such.
     cut: Option<Hint>,
+    /// No batch at or past this offset is in the range.
+    end_offset_max: i64,
     /// Bytes of the segment when the slice was made; the file's own length is the bound as well.
     size: u64,
     tenure: Tenure,
@@ -144,7 +146,19 @@ impl Log {
                 .map(|e| Hint::at_or_before(e.position)),
             None => None,
         };
+        let start_max = match &segment.index {
+            _ if start.exact => Some(start.position),
+            Some(index) => index.ceiling(offset).map(|entry| entry.position),
+            None => None,
+        };
+        // The first batch that is known to begin behind the limit is not in the range.
+        let behind = start_max.and_then(|position| {
+            let limit = position.saturating_add(max_bytes.max(1));
+            segment.index.as_ref()?.ceiling_position(limit)
+        });
+        let end_offset_max = behind.map_or(segment.next_offset, |entry| entry.last_offset);
         Ok(Some(LogSlice {
+            end_offset_max: end_offset_max.min(upper_bound),
             file: segment.log_file(&self.dir),
             index_file: segment
                 .index
@@ -195,6 +209,11 @@ impl LogSlice {
 
     pub fn offset(&self) -> i64 {
         self.offset
+    }
+
+    /// Only offsets below this one are in the range that [`resolve`] finds.
+    pub fn end_offset_max(&self) -> i64 {
+        self.end_offset_max
     }
 
     /// What this slice knows from memory still holds: its file was not replaced, and its topic not

@@ -177,7 +177,7 @@ fn append(
     };
     let batch = batch.map_err(|(code, why)| rejection(code, why))?;
     let (records, bytes) = (batch.record_count(), batch.size_bytes());
-    let mut appended = hosted.partition.append_from_client(now, &batch)?;
+    let mut appended = hosted.partition.append_from_client(now, &batch, None)?;
     let log_start = hosted.partition.log_start_offset();
     let high_watermark = hosted.partition.high_watermark();
     if appended.duplicate {

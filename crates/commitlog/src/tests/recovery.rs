@@ -1,7 +1,7 @@
 //! Recovery from what crashes, bit rot and people leave behind.
 
 use super::world::{DIR, START_MS, World, batch_of, rec, small_config};
-use crate::{Disk, Log, LogConfig, RecoveryError, recover, replay_headers};
+use crate::{Disk, Log, LogConfig, RecoveryError, recover, replay_batches};
 use oncelog_wire::Uuid;
 use oncelog_wire::records::Compression;
 
@@ -487,10 +487,11 @@ fn replay_visits_every_header_from_an_offset_on() {
         world.recover();
         for from in 0..=40 + tail as i64 {
             let mut seen = Vec::new();
-            let mut visit = |header: &oncelog_wire::records::BatchHeader| {
+            replay_batches(&world.disk, &world.log, from, &mut |header, _| {
                 seen.push(header.base_offset);
-            };
-            replay_headers(&world.disk, &world.log, from, &mut visit).unwrap();
+                Ok(())
+            })
+            .unwrap();
             let expected: Vec<i64> = (from..40 + tail as i64).collect();
             assert_eq!(seen, expected, "from {from}");
         }
@@ -545,6 +546,6 @@ fn random_damage_is_never_a_panic() {
         }
         let lookup = log.timestamp_lookup(START_MS + 20, log.end_offset());
         let _ = crate::look_up(&disk, &lookup);
-        let _ = replay_headers(&disk, &log, log.start_offset(), &mut |_| {});
+        let _ = replay_batches(&disk, &log, log.start_offset(), &mut |_, _| Ok(()));
     }
 }
