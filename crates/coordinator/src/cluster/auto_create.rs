@@ -89,9 +89,9 @@ impl Cluster {
                 config.offsets_topic_segment_bytes,
             ),
             TRANSACTION_STATE_TOPIC => (
-                config.transaction_state_log_num_partitions,
-                config.transaction_state_log_replication_factor,
-                config.transaction_state_log_segment_bytes,
+                config.transactions.state_log_num_partitions,
+                config.transactions.state_log_replication_factor,
+                config.transactions.state_log_segment_bytes,
             ),
             _ => return None,
         };
