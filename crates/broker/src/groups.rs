@@ -185,11 +185,11 @@ fn settle(broker: &mut Broker, shard: i32, outcome: Outcome) {
         broker.log(Level::Info, line);
     }
     let key = broker.groups.key(shard);
-    append_records(broker, key, &outcome.records);
+    let first = append_records(broker, key, &outcome.records);
     let (now, state) = (broker.now, &mut broker.groups.shards[shard as usize].state);
-    for record in &outcome.records {
+    for (offset, record) in (first..).zip(&outcome.records) {
         state
-            .replay(&record.key, record.value.as_deref(), now)
+            .replay(&record.key, record.value.as_deref(), offset, now)
             .expect("a shard understands the records that it made");
     }
     let partition = &broker
@@ -214,7 +214,10 @@ fn settle(broker: &mut Broker, shard: i32, outcome: Outcome) {
 }
 
 /// Appends a shard's records, in as many batches as their size asks for.
-fn append_records(broker: &mut Broker, key: PartitionKey, records: &[Record]) {
+/// Gives the offset of the first one; the others follow it.
+fn append_records(broker: &mut Broker, key: PartitionKey, records: &[Record]) -> i64 {
+    let hosted = broker.topics.get(key).expect("a shard has its partition");
+    let first = hosted.partition.log_end_offset();
     let mut rest = records.iter().peekable();
     while rest.peek().is_some() {
         let mut batch = BatchBuilder::new();
@@ -234,6 +237,7 @@ fn append_records(broker: &mut Broker, key: PartitionKey, records: &[Record]) {
         let appended = appended.expect("the coordinator keeps its records below the limit");
         broker.run(key, appended.work);
     }
+    first
 }
 
 /// Sends the replies that waited for this shard's records.

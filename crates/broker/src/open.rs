@@ -232,7 +232,7 @@ fn open_metadata(
         return Err(OpenError::MetadataLost { dir });
     }
     let mut removed = BTreeSet::new();
-    each_record(disk, &log, |_, value| {
+    each_record(disk, &log, |_, _, value| {
         let bad = |why: String| OpenError::BadMetadata(why);
         let value = value.ok_or_else(|| bad("a record without a value".to_owned()))?;
         let record = MetadataRecord::decode(value).map_err(|error| bad(error.to_string()))?;
@@ -382,9 +382,9 @@ fn load_groups(
         let key = PartitionKey { topic_id, index };
         let log = topics.get(key).expect("in range").partition.log();
         let mut shard = GroupShard::new(config.group_config(), seed.fork());
-        each_record(disk, log, |record, value| {
+        each_record(disk, log, |offset, key, value| {
             shard
-                .replay(record, value, now)
+                .replay(key, value, offset, now)
                 .map_err(|why| OpenError::BadGroupRecord {
                     dir: log.dir().to_owned(),
                     why: why.to_string(),
@@ -395,14 +395,14 @@ fn load_groups(
     Ok(GroupHost::loaded(topic_id, shards))
 }
 
-/// Every record of a log, in order: key (empty if none) and value.
+/// Every record of a log, in order: offset, key (empty if none) and value.
 ///
 /// Recovery has checked what lies past the recovery point; what lies below it is checked here, since
 /// a state that comes of flipped bits would be served as if it had been committed.
 fn each_record(
     disk: &dyn Disk,
     log: &Log,
-    mut visit: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), OpenError>,
+    mut visit: impl FnMut(i64, &[u8], Option<&[u8]>) -> Result<(), OpenError>,
 ) -> Result<(), OpenError> {
     let mut offset = log.start_offset();
     while offset < log.end_offset() {
@@ -439,6 +439,7 @@ fn each_record(
             for record in records.map_err(bad)? {
                 let record = record.map_err(bad)?;
                 visit(
+                    record.offset,
                     record.key.as_deref().unwrap_or_default(),
                     record.value.as_deref(),
                 )?;
