@@ -11,3 +11,4 @@ pub mod produce;
 pub mod scope;
 pub mod start;
 pub mod topic;
+pub mod txn;
