@@ -129,7 +129,7 @@ struct World {
     log_dir: PathBuf,
     protocol: &'static str,
     stop: Arc<AtomicBool>,
-    feeder: Running,
+    feeder: Option<Running>,
     copiers: Vec<Copier>,
 }
 
@@ -158,7 +158,7 @@ impl World {
         let stop = Arc::new(AtomicBool::new(false));
         let here = std::env::current_exe().expect("a process knows its program");
         let mut world = World {
-            feeder: Running::start(settings, &bootstrap, &stop, random.fork()),
+            feeder: Some(Running::start(settings, &bootstrap, &stop, random.fork())),
             bootstrap,
             program: here.with_file_name("crash-copier"),
             log_dir: task.dir.clone(),
@@ -277,11 +277,12 @@ impl World {
 
     fn finish(mut self, random: &mut Random, report: &mut Report) {
         self.stop.store(true, Ordering::Relaxed);
+        let feeder = self.feeder.take().expect("it is taken once");
+        let (settings, sent) = feeder.finish();
         let ends = self.ends(INPUT, PARTITIONS, "read_uncommitted");
         say(&format!("  draining; the input ends at {ends:?}"));
         let began = Instant::now();
-        while self.committed("read_uncommitted") != self.ends(INPUT, PARTITIONS, "read_uncommitted")
-        {
+        while self.committed("read_uncommitted") != ends {
             if began.elapsed() > DRAIN {
                 let committed = self.committed("read_uncommitted");
                 report.broken.push(format!(
@@ -305,7 +306,6 @@ impl World {
         let input = client::read_all(&self.bootstrap, INPUT, PARTITIONS);
         report.bad += input.bad.len();
         self.compare(&input.log, report);
-        let (settings, sent) = self.feeder.finish();
         let tally = check::tally(&input.log, &sent);
         say(&format!("  input ({}): {tally}", settings.in_words()));
         report.add(&sent, &tally);
