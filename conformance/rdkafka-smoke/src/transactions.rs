@@ -358,13 +358,18 @@ fn consume_transform_produce(cluster: &Cluster) -> Result<()> {
         if began.elapsed() > TIMEOUT {
             bail!("processed {done:?} of {TOTAL} within 30 s");
         }
+        let mut batch = Vec::new();
+        while batch.len() < 25
+            && let Some(message) = consumer.poll(Duration::from_millis(200))
+        {
+            batch.push(message?.detach());
+        }
+        if batch.is_empty() {
+            continue; // it is still joining
+        }
         let mut ends = done;
         producer.begin_transaction()?;
-        for _ in 0..25 {
-            let Some(message) = consumer.poll(Duration::from_millis(200)) else {
-                break;
-            };
-            let message = message?;
+        for message in batch {
             let text = std::str::from_utf8(message.payload().context("a value")?)?;
             let doubled = 2 * text.parse::<i32>()?;
             write(&producer, &sink, message.partition(), &doubled.to_string())?;
