@@ -149,7 +149,8 @@ fn prepare(client: Client) -> Result<Command> {
 
 fn java(first: &[&Path], main: &str) -> Result<Command> {
     let classes = toolbox::java_smoke()?;
-    let first: Vec<&Path> = [first, &[&classes]].concat();
+    let mut first = first.to_vec();
+    first.push(&classes);
     let mut java = toolbox::java(&first, "ERROR", "256M")?;
     java.arg(main);
     Ok(java)

@@ -93,7 +93,7 @@ impl Copier {
         };
         let mut reading = vec![
             ("group.id", group.as_str()),
-            ("group.protocol", protocol),
+            ("group.protocol", protocol.as_str()),
             ("enable.auto.commit", "false"),
             ("auto.offset.reset", "earliest"),
             ("isolation.level", "read_committed"),
@@ -107,7 +107,7 @@ impl Copier {
         let consumer = client::config(bootstrap, &reading).create_with_context(Moves::default())?;
         let writing = [
             ("transactional.id", id.as_str()),
-            ("transaction.timeout.ms", timeout_ms),
+            ("transaction.timeout.ms", timeout_ms.as_str()),
             ("linger.ms", "2"),
             ("batch.num.messages", "20"),
         ];
