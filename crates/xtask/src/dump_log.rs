@@ -335,5 +335,15 @@ mod tests {
         assert_eq!(found.missing(), missing);
         found.line_of_output("| offset: 1 keySize: 3 key: ???", true);
         assert_eq!(found.complaints.len(), 1);
+        found.line_of_output(
+            "| offset: 2 keySize: 4 valueSize: 6 endTxnMarker: COMMIT coordinatorEpoch: 0",
+            true,
+        );
+        found.line_of_output(
+            "version: 0 producerId: 1 firstOffset: 0 lastOffset: 5 lastStableOffset: 0",
+            false,
+        );
+        assert_eq!((found.markers, found.aborted), (1, 1));
+        assert_eq!((found.records, found.complaints.len()), (4, 1));
     }
 }
