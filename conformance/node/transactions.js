@@ -34,7 +34,7 @@ class Transactions {
 
   // --- Tools -------------------------------------------------------------------------------------
 
-  // Connecting a transactional producer initialises it, so that an older one is fenced.
+  // Its first transaction initialises it, so that an older instance is fenced.
   async producer(what, options = {}) {
     const producer = this.kafka.producer({
       transactionalId: this.checks.name(what),
@@ -261,7 +261,7 @@ class Transactions {
     await open.send({ topic, messages })
     const began = Date.now()
     // Its timeout is a minute: it is the new instance that aborts.
-    await this.withProducer('txn-dead', async () => {})
+    await this.withProducer('txn-dead', async (heir) => (await heir.transaction()).abort())
     equal(await this.committed(topic, 2), [], 'committed')
     isTrue(Date.now() - began < 30000, 'a new instance ends what an old one has left open')
     await dead.disconnect()
