@@ -81,7 +81,8 @@ class Transactions:
 
     def read(self, name, isolation, partitions=1, start=OFFSET_BEGINNING):
         """What a reader sees: by partition, (offset, value) up to the end that it is told."""
-        c = self.consumer(self.checks.name("unused"), isolation, enable_partition_eof=True)
+        c = self.consumer(self.checks.name("unused"), isolation, enable_partition_eof=True,
+                          fetch_wait_max_ms=50)
         try:
             ends = {
                 p: c.get_watermark_offsets(TopicPartition(name, p), 30)[1]

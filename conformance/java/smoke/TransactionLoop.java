@@ -16,7 +16,6 @@ import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
-import org.apache.kafka.common.errors.FencedInstanceIdException;
 import org.apache.kafka.common.errors.ProducerFencedException;
 
 /**
@@ -133,9 +132,10 @@ final class TransactionLoop {
                     committed += 1;
                     return;
                 }
-            } catch (ProducerFencedException | FencedInstanceIdException fatal) {
-                throw fatal;
-            } catch (KafkaException rebalanced) {
+            } catch (KafkaException error) {
+                if (error instanceof ProducerFencedException) {
+                    throw error;
+                }
                 // The offsets are of a generation that is over.
             }
             producer.abortTransaction();

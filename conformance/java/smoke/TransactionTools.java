@@ -198,7 +198,9 @@ final class TransactionTools {
         String topic = cluster.topic("tool-txn", 1, Map.of());
         String id = Checks.name("tool-txn");
         int node = cluster.admin.describeCluster().nodes().get().iterator().next().id();
-        try (var producer = producer("tool-txn")) {
+        // Each tool takes seconds to start.
+        var patient = Map.of("transaction.timeout.ms", "600000");
+        try (var producer = Transactions.producer(cluster, "tool-txn", patient)) {
             producer.beginTransaction();
             producer.send(old(topic, "0")).get();
             tool(TRANSACTIONS, "list").ok().says("TransactionalId", "ProducerId")
@@ -206,7 +208,7 @@ final class TransactionTools {
             tool(TRANSACTIONS, "list", "--duration-filter", "3600000").ok().saysNot(id);
             tool(TRANSACTIONS, "describe", "--transactional-id", id).ok()
                 .says("TransactionState", "TransactionTimeoutMs", "TopicPartitions")
-                .says(id, "Ongoing", "25000", topic + "-0");
+                .says(id, "Ongoing", "600000", topic + "-0");
             tool(TRANSACTIONS, "describe-producers", "--topic", topic, "--partition", "0").ok()
                 .says("ProducerId", "LastSequence", "CurrentTransactionStartOffset");
             // Old enough to be looked into; and it is not hanging, for its coordinator knows it.
@@ -267,20 +269,20 @@ final class TransactionTools {
     private void copier() throws Exception {
         String source = cluster.topic("tool-copied", 1, Map.of());
         String sink = cluster.topic("tool-copy", 1, Map.of());
-        Records.sendNumbers(cluster, source, 0, 2000, 1);
+        Records.sendNumbers(cluster, source, 0, 1000, 1);
         for (String half : List.of("first", "second")) {
             Tool.run(KAFKA + "TransactionalMessageCopier", "--broker-list", cluster.bootstrap,
                 "--input-topic", source, "--input-partition", "0", "--output-topic", sink,
                 "--consumer-group", Checks.name("tool-copier"), "--transactional-id",
                 Checks.name("tool-copier"), "--transaction-size", "50", "--max-messages",
-                "1000", "--enable-random-aborts").ok().says("\"remaining\":0");
+                "500", "--enable-random-aborts").ok().says("\"remaining\":0");
             equal(Transactions.committed(cluster, Checks.name("tool-copier"),
-                new TopicPartition(source, 0)), List.of(half.equals("first") ? 1000L : 2000L),
+                new TopicPartition(source, 0)), List.of(half.equals("first") ? 500L : 1000L),
                 "committed after the " + half + " half");
         }
         Transactions.stable(cluster, sink, 1);
         var got = Transactions.values(cluster, sink, 1, Transactions.COMMITTED).get(0);
-        equal(got, java.util.stream.IntStream.range(0, 2000).mapToObj(String::valueOf).toList(),
+        equal(got, java.util.stream.IntStream.range(0, 1000).mapToObj(String::valueOf).toList(),
             "what was copied");
     }
 }

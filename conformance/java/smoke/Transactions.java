@@ -103,13 +103,21 @@ final class Transactions {
         }
     }
 
+    /** What offsets are sent with for a group without members. */
+    private ConsumerGroupMetadata metadata(String group) {
+        try (var consumer = Records.consumer(cluster, Map.of("group.id", group))) {
+            return consumer.groupMetadata();
+        }
+    }
+
     /** What a reader sees, by partition, up to the end that it is told. */
     static Map<Integer, List<ConsumerRecord<byte[], byte[]>>> read(
         Cluster cluster, String topic, int partitions, String isolation, long start) {
         var parts = IntStream.range(0, partitions)
             .mapToObj(p -> new TopicPartition(topic, p)).toList();
         Map<Integer, List<ConsumerRecord<byte[], byte[]>>> found = new TreeMap<>();
-        try (var consumer = Records.consumer(cluster, Map.of("isolation.level", isolation))) {
+        var config = Map.of("isolation.level", isolation, "fetch.max.wait.ms", "50");
+        try (var consumer = Records.consumer(cluster, config)) {
             consumer.assign(parts);
             parts.forEach(part -> consumer.seek(part, start));
             parts.forEach(part -> found.put(part.partition(), new ArrayList<>()));
@@ -230,7 +238,7 @@ final class Transactions {
                 }
                 producer.sendOffsetsToTransaction(
                     Map.of(parts[0], new OffsetAndMetadata(at), parts[1], new OffsetAndMetadata(at)),
-                    new ConsumerGroupMetadata(group));
+                    metadata(group));
                 boolean commit = turn % 2 == 1;
                 end(producer, commit);
                 stable(cluster, one, 3);
@@ -349,7 +357,7 @@ final class Transactions {
                 producer.beginTransaction();
                 producer.sendOffsetsToTransaction(
                     Map.of(part, new OffsetAndMetadata(commit ? 7 : 9)),
-                    new ConsumerGroupMetadata(group));
+                    metadata(group));
                 equal(committed(cluster, group, part), before, "offset, not minding");
                 Checks.refused("while one is pending", TimeoutException.class, () -> {
                     var got = reader.committed(Set.of(part), Duration.ofSeconds(2));
@@ -369,7 +377,7 @@ final class Transactions {
             zombie.beginTransaction();
             zombie.send(record(topic, 0, "zombie")).get();
             zombie.sendOffsetsToTransaction(
-                Map.of(part, new OffsetAndMetadata(5)), new ConsumerGroupMetadata(group));
+                Map.of(part, new OffsetAndMetadata(5)), metadata(group));
             try (var heir = producer("txn-zombie")) {
                 heir.beginTransaction();
                 heir.send(record(topic, 0, "heir")).get();
