@@ -24,7 +24,7 @@ import org.apache.kafka.common.errors.ProducerFencedException;
  * the input has to be in the output once.
  */
 final class TransactionLoop {
-    private static final int TOTAL = 1200;
+    private static final int TOTAL = 600;
     private static final int PARTITIONS = 4;
     private final Cluster cluster;
 
