@@ -50,8 +50,7 @@ impl Verdict {
 pub fn judge(copied: &Copied<'_>) -> Verdict {
     let mut verdict = Verdict::default();
     let mut times = vec![0usize; copied.input.len()];
-    let places: std::collections::HashMap<&Stamp, usize> =
-        (copied.input.iter().zip(0..)).collect();
+    let places: std::collections::HashMap<&Stamp, usize> = (copied.input.iter().zip(0..)).collect();
     let mut last = None;
     for stamp in copied.output {
         let Some(place) = places.get(stamp).copied() else {

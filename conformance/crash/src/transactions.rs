@@ -189,7 +189,14 @@ impl World {
         let log = std::fs::File::options().create(true).append(true).open(log);
         let seed = random.draw().to_string();
         Command::new(&self.program)
-            .args([&self.bootstrap[..], id, GROUP, self.protocol, TIMEOUT_MS, &seed])
+            .args([
+                &self.bootstrap[..],
+                id,
+                GROUP,
+                self.protocol,
+                TIMEOUT_MS,
+                &seed,
+            ])
             .stdin(Stdio::null())
             .stdout(log.expect("a file in the part's directory"))
             .spawn()
@@ -332,7 +339,12 @@ impl World {
                 let stable = self.ends(&topic, partitions, "read_committed");
                 let high = self.ends(&topic, partitions, "read_uncommitted");
                 // Of the input, and of the offsets, more may have come between the two.
-                if stable.iter().zip(&high).all(|(stable, high)| stable >= high) || topic == INPUT {
+                if stable
+                    .iter()
+                    .zip(&high)
+                    .all(|(stable, high)| stable >= high)
+                    || topic == INPUT
+                {
                     break;
                 }
                 if began.elapsed() > SETTLE {

@@ -174,7 +174,11 @@ fn commit_and_abort(cluster: &Cluster) -> Result<()> {
         if commit {
             want.extend(written);
         }
-        equal(values(cluster, &topic, 0, COMMITTED)?, want.clone(), COMMITTED)?;
+        equal(
+            values(cluster, &topic, 0, COMMITTED)?,
+            want.clone(),
+            COMMITTED,
+        )?;
         place += 1; // what marked the end for this reader
     }
     equal(values(cluster, &topic, 0, ALL)?.len(), 30, ALL)
@@ -200,13 +204,22 @@ fn all_or_nothing(cluster: &Cluster) -> Result<()> {
         if commit {
             before = Offset::Offset(at);
         }
-        equal(committed(cluster, &group, &one, COMMITTED)?, before, "offset")?;
+        equal(
+            committed(cluster, &group, &one, COMMITTED)?,
+            before,
+            "offset",
+        )?;
     }
     for (topic, partitions) in [(&one, 3), (&two, 2)] {
         stable(cluster, topic, partitions)?;
         for partition in 0..partitions {
-            let of = |turn: i32| (partition..12).step_by(partitions as usize).map(move |i| (turn, i));
-            let want: Vec<String> = (of(1).chain(of(3)).map(|(turn, i)| format!("{turn}-{i}"))).collect();
+            let of = |turn: i32| {
+                (partition..12)
+                    .step_by(partitions as usize)
+                    .map(move |i| (turn, i))
+            };
+            let want: Vec<String> =
+                (of(1).chain(of(3)).map(|(turn, i)| format!("{turn}-{i}"))).collect();
             equal(values(cluster, topic, partition, COMMITTED)?, want, topic)?;
         }
     }
@@ -224,8 +237,16 @@ fn empty(cluster: &Cluster) -> Result<()> {
     write(&producer, &topic, 0, "0")?;
     producer.commit_transaction(TIMEOUT)?;
     stable(cluster, &topic, 1)?;
-    equal(ends(cluster, &topic, 0)?, (2, 2), "one record and its marker")?;
-    equal(values(cluster, &topic, 0, COMMITTED)?, vec!["0".to_owned()], "records")
+    equal(
+        ends(cluster, &topic, 0)?,
+        (2, 2),
+        "one record and its marker",
+    )?;
+    equal(
+        values(cluster, &topic, 0, COMMITTED)?,
+        vec!["0".to_owned()],
+        "records",
+    )
 }
 
 fn large(cluster: &Cluster) -> Result<()> {
@@ -258,7 +279,11 @@ fn large(cluster: &Cluster) -> Result<()> {
 fn fenced(call: KafkaResult<()>, what: &str) -> Result<()> {
     match call {
         Err(KafkaError::Transaction(error)) => {
-            equal(error.is_fatal(), true, &format!("{what} fails for good ({error})"))?;
+            equal(
+                error.is_fatal(),
+                true,
+                &format!("{what} fails for good ({error})"),
+            )?;
             equal(error.code(), RDKafkaErrorCode::Fenced, what)
         }
         other => bail!("{what}: {other:?}"),
@@ -282,7 +307,11 @@ fn zombie_is_fenced(cluster: &Cluster) -> Result<()> {
     stable(cluster, &topic, 1)?;
     let want = vec!["heir".to_owned()];
     equal(values(cluster, &topic, 0, COMMITTED)?, want, COMMITTED)?;
-    equal(committed(cluster, &group, &topic, COMMITTED)?, Offset::Invalid, "its offset")
+    equal(
+        committed(cluster, &group, &topic, COMMITTED)?,
+        Offset::Invalid,
+        "its offset",
+    )
 }
 
 fn left_by_a_dead_instance(cluster: &Cluster) -> Result<()> {
@@ -295,19 +324,31 @@ fn left_by_a_dead_instance(cluster: &Cluster) -> Result<()> {
     // Its timeout is a minute: it is the new instance that aborts.
     let _heir = producer(cluster, "txn-dead", &[])?;
     stable(cluster, &topic, 1)?;
-    equal(values(cluster, &topic, 0, COMMITTED)?, Vec::new(), COMMITTED)
+    equal(
+        values(cluster, &topic, 0, COMMITTED)?,
+        Vec::new(),
+        COMMITTED,
+    )
 }
 
 fn timeout(cluster: &Cluster) -> Result<()> {
     let topic = cluster.topic("txn-timeout", 1, &[])?;
-    let late = producer(cluster, "txn-timeout", &[("transaction.timeout.ms", "2000")])?;
+    let late = producer(
+        cluster,
+        "txn-timeout",
+        &[("transaction.timeout.ms", "2000")],
+    )?;
     late.begin_transaction()?;
     write(&late, &topic, 0, "late")?;
     late.flush(TIMEOUT)?;
     stable(cluster, &topic, 1)?;
     match late.commit_transaction(TIMEOUT) {
         Err(KafkaError::Transaction(error)) => {
-            equal(error.is_retriable(), false, "a late commit is no use trying again")?;
+            equal(
+                error.is_retriable(),
+                false,
+                "a late commit is no use trying again",
+            )?;
         }
         other => bail!("a commit after the timeout: {other:?}"),
     }
@@ -420,7 +461,11 @@ fn consume_transform_produce(cluster: &Cluster) -> Result<()> {
             .step_by(4)
             .map(|i| (2 * i).to_string())
             .collect();
-        equal(values(cluster, &sink, partition, COMMITTED)?, want, "output")?;
+        equal(
+            values(cluster, &sink, partition, COMMITTED)?,
+            want,
+            "output",
+        )?;
     }
     Ok(())
 }

@@ -201,12 +201,7 @@ pub fn dump(dir: &Path) -> Result<Found> {
     let files = segment_files(dir)?;
     ensure!(!files.is_empty(), "no segments in {}", dir.display());
     let mut found = Found::default();
-    for way in [
-        Way::Records,
-        Way::Offsets,
-        Way::Transactions,
-        Way::Metadata,
-    ] {
+    for way in [Way::Records, Way::Offsets, Way::Transactions, Way::Metadata] {
         let of_way = files.iter().filter(|(of, _)| *of == way);
         let names: Vec<&str> = of_way.map(|(_, name)| name.as_str()).collect();
         dump_files(&names, way, &mut found)?;
@@ -333,10 +328,7 @@ mod tests {
             "indexes of aborted transactions",
             "compacted segments",
         ];
-        let missing: Vec<String> = missing
-            .into_iter()
-            .chain(rest.map(str::to_owned))
-            .collect();
+        let missing: Vec<String> = missing.into_iter().chain(rest.map(str::to_owned)).collect();
         assert_eq!(found.missing(), missing);
         found.line_of_output("| offset: 1 keySize: 3 key: ???", true);
         assert_eq!(found.complaints.len(), 1);

@@ -108,6 +108,8 @@ impl Copier {
         let writing = [
             ("transactional.id", id.as_str()),
             ("transaction.timeout.ms", timeout_ms.as_str()),
+            // librdkafka wants it to be no longer.
+            ("socket.timeout.ms", timeout_ms.as_str()),
             ("linger.ms", "2"),
             ("batch.num.messages", "20"),
         ];
