@@ -1,8 +1,9 @@
 //! The scheduler: one heap of events, one source of randomness, one virtual clock.
 //!
 //! The network is a set of connections that keep order in each direction (TCP), with a delay drawn
-//! per frame; a break drops what is in flight both ways. Frames are never cut: the real server's
-//! tests do that.
+//! per frame; a break drops what is in flight both ways. A client may give a connection up: what is
+//! on its way to the broker then arrives all the same, however late. Frames are never cut: the real
+//! server's tests do that.
 
 use crate::actors::{Actor, ActorEvent, Context};
 use crate::checks;
@@ -66,6 +67,8 @@ pub struct Link {
     /// When the last frame in each direction arrives: order is kept.
     to_broker: Instant,
     to_client: Instant,
+    /// What is on its way to the broker arrives no sooner.
+    stalled: Instant,
     accepted: bool,
 }
 
@@ -130,6 +133,7 @@ impl Scheduler {
             actor,
             to_broker: self.now,
             to_client: self.now,
+            stalled: self.now,
             accepted: false,
         };
         self.links.insert(id, link);
@@ -162,6 +166,27 @@ impl Scheduler {
             let at = link.to_client.max(now);
             self.at(at, Event::ClientSeesClose(id));
             self.at(now, Event::BrokerSeesClose(id));
+        }
+    }
+
+    /// Holds up what is on its way to the broker, and what follows it.
+    pub fn stall(&mut self, id: ConnectionId, ms: u64) {
+        let until = self.now.plus_ms(ms as i64);
+        if let Some(link) = self.links.get_mut(&id).filter(|link| link.is_whole()) {
+            link.stalled = link.stalled.max(until);
+            // Behind everything that is put off until then.
+            link.to_broker = link.to_broker.max(Instant(link.stalled.0 + 1));
+        }
+    }
+
+    /// The client is gone: the broker hears of it after what was sent before, and whatever it
+    /// answers goes nowhere.
+    pub fn abandon(&mut self, id: ConnectionId) {
+        let delay = self.net_delay();
+        if let Some(link) = self.links.get(&id).filter(|link| link.is_whole()) {
+            let at = Instant(link.to_broker.max(self.now).0 + delay);
+            self.at(at, Event::BrokerSeesClose(id));
+            self.at(at, Event::ClientSeesClose(id));
         }
     }
 
@@ -335,6 +360,10 @@ impl World {
         };
         if !link.is_whole() {
             return; // the connection was cut while the frame was on its way
+        }
+        if link.stalled > self.scheduler.now {
+            let at = link.stalled;
+            return self.scheduler.at(at, Event::ToBroker(id, frame));
         }
         if self.host.is_none() {
             return self.scheduler.cut(id);
@@ -540,6 +569,7 @@ impl World {
         self.scheduler.trace(|| "healed".to_owned());
         self.disk.clear_faults();
         self.healed_at = Some(self.scheduler.now);
+        self.history.transactions.healed_at = self.healed_at;
         if self.host.is_none() {
             self.scheduler.after_ms(
                 1,
