@@ -7,7 +7,7 @@
 
 use crate::actors::{Actor, ActorEvent, Context};
 use crate::checks;
-use crate::history::History;
+use crate::history::{Fate, History};
 use crate::host::{DiskEvent, Host};
 use crate::plan::{Crash, Plan};
 use bytes::{Bytes, BytesMut};
@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 const EPOCH_MS: i64 = 1_700_000_000_000;
 /// After the last crash, everything must be done within this time.
 const HEALED_MS_MAX: u64 = 120_000;
+/// A last stable offset may stand still for as long as a transaction may be open, and this.
+const STUCK_MARGIN_MS: i64 = 5_000;
 const EVENTS_MAX: u64 = 3_000_000;
 
 #[derive(Debug)]
@@ -224,6 +226,26 @@ pub struct Outcome {
     pub acked: usize,
     pub crashes: usize,
     pub virtual_ms: u64,
+    /// Transactions whose commit was acknowledged, that were aborted, and that may have gone
+    /// either way; instances that were fenced.
+    pub committed: usize,
+    pub aborted: usize,
+    pub in_doubt: usize,
+    pub fenced: usize,
+}
+
+impl Outcome {
+    /// For a total of several runs, which has no trace of its own.
+    pub fn add(&mut self, run: &Outcome) {
+        self.events += run.events;
+        self.acked += run.acked;
+        self.crashes += run.crashes;
+        self.virtual_ms += run.virtual_ms;
+        self.committed += run.committed;
+        self.aborted += run.aborted;
+        self.in_doubt += run.in_doubt;
+        self.fenced += run.fenced;
+    }
 }
 
 /// A promise that was broken, and when.
@@ -279,6 +301,10 @@ pub fn run(seed: u64, verbose: bool) -> Result<Outcome, Failure> {
         healed_at: None,
         reading_back: false,
     };
+    if let Some(transactions) = &world.plan.transactions {
+        let timeout_ms = i64::from(transactions.timeout_ms);
+        world.history.transactions.stuck_ms_max = timeout_ms + STUCK_MARGIN_MS;
+    }
     let result = world.play();
     let at_ms = world.scheduler.now.0 / 1_000_000;
     match result {
@@ -288,6 +314,10 @@ pub fn run(seed: u64, verbose: bool) -> Result<Outcome, Failure> {
             acked: world.history.acked.values().map(BTreeMap::len).sum(),
             crashes: world.crashes,
             virtual_ms: at_ms,
+            committed: world.history.transactions.count(Fate::Committed),
+            aborted: world.history.transactions.count(Fate::Aborted),
+            in_doubt: world.history.transactions.count(Fate::InDoubt),
+            fenced: world.history.transactions.fenced,
         }),
         Err(violation) => Err(Failure { violation, at_ms }),
     }
