@@ -29,9 +29,8 @@ fn all_or_nothing(history: &History) -> Result<(), Violation> {
     for (id, transaction) in &history.transactions.all {
         let found = found.remove(id).unwrap_or_default();
         let all = found.len() == transaction.writes.len();
-        let in_place = |(value, place): (&&String, &&Place)| {
-            transaction.writes.get(*value) == Some(*place)
-        };
+        let in_place =
+            |(value, place): (&&String, &&Place)| transaction.writes.get(*value) == Some(*place);
         let fits = match transaction.fate {
             Fate::Committed => all,
             Fate::InDoubt => all || found.is_empty(),
@@ -62,7 +61,9 @@ fn in_order(history: &History) -> Result<(), Violation> {
             let now = (id.number, k);
             let before = last.insert(id.app, now);
             if before.is_some_and(|before| before >= now) {
-                return Err(format!("{place:?}: {value:?} at {offset} follows {before:?}"));
+                return Err(format!(
+                    "{place:?}: {value:?} at {offset} follows {before:?}"
+                ));
             }
         }
     }

@@ -232,12 +232,7 @@ impl Transactions {
     }
 
     /// The output for an input record is shown: there is one.
-    fn output(
-        &mut self,
-        source: (i32, i64),
-        place: &Place,
-        offset: i64,
-    ) -> Result<(), Violation> {
+    fn output(&mut self, source: (i32, i64), place: &Place, offset: i64) -> Result<(), Violation> {
         let at = (place.clone(), offset);
         let before = self.outputs.entry(source).or_insert_with(|| at.clone());
         match *before == at {

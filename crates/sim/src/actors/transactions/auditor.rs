@@ -156,7 +156,12 @@ impl Auditor {
 }
 
 fn list_open() -> RequestBody {
-    let open = ["Ongoing", "PrepareCommit", "PrepareAbort", "PrepareEpochFence"];
+    let open = [
+        "Ongoing",
+        "PrepareCommit",
+        "PrepareAbort",
+        "PrepareEpochFence",
+    ];
     let ask = ListTransactionsRequest {
         state_filters: open.iter().map(|state| (*state).to_owned()).collect(),
         ..Default::default()
@@ -222,6 +227,9 @@ impl Actor for Auditor {
 
     fn describe(&self) -> String {
         let (step, positions) = (self.step, &self.reading.positions);
-        format!("the auditor, in {step:?} at {positions:?} of {:?}", self.reading.told)
+        format!(
+            "the auditor, in {step:?} at {positions:?} of {:?}",
+            self.reading.told
+        )
     }
 }

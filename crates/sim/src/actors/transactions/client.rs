@@ -44,9 +44,13 @@ enum Stage {
     Write,
     AddOffsets,
     CommitOffsets,
-    End { commit: bool },
+    End {
+        commit: bool,
+    },
     /// The next epoch of the old protocol, after trouble.
-    Bump { after: Happening },
+    Bump {
+        after: Happening,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -372,7 +376,9 @@ impl Client {
         epoch: i16,
     ) -> Result<(), Violation> {
         let who = (self.app, self.instance);
-        self.trace(context, || format!("has producer id {producer_id}, epoch {epoch}"));
+        self.trace(context, || {
+            format!("has producer id {producer_id}, epoch {epoch}")
+        });
         (self.producer.producer_id, self.producer.epoch) = (producer_id, epoch);
         self.sequences.clear();
         context
@@ -402,7 +408,10 @@ impl Client {
 
     /// All that the stage asked for is answered.
     fn stage_done(&mut self, context: &mut Context) -> Result<Option<Happening>, Violation> {
-        let has_offsets = self.work.as_ref().is_some_and(|work| work.offsets.is_some());
+        let has_offsets = self
+            .work
+            .as_ref()
+            .is_some_and(|work| work.offsets.is_some());
         let next = match self.stage {
             Stage::Topics => Stage::Init,
             Stage::Init => return Ok(Some(self.rest(Happening::Ready))),
@@ -454,7 +463,9 @@ impl Client {
         let work = self.work.take().expect("there was one to end");
         self.began = None;
         let trouble = self.trouble.take();
-        self.trace(context, || format!("has ended {}, commit: {commit}", work.id));
+        self.trace(context, || {
+            format!("has ended {}, commit: {commit}", work.id)
+        });
         if commit {
             context.history.transactions.committed(work.id)?;
             return Ok(Some(self.rest(Happening::Committed)));
@@ -552,7 +563,11 @@ impl Client {
             Stage::Topics | Stage::Idle => Vec::new(),
         };
         let random = &mut context.scheduler.random;
-        let mut think = if random.one_in(4) { random.below(400) } else { 0 };
+        let mut think = if random.one_in(4) {
+            random.below(400)
+        } else {
+            0
+        };
         if !context.healed && self.work.is_some() && random.one_in(60) {
             think += self.settings.timeout_ms as u64;
         }
@@ -581,7 +596,10 @@ impl Client {
                 batches.push((write, *next));
                 *next += write.values.len() as i32;
             }
-            let ask = self.settings.protocol.produce(&self.producer, &batches, now_ms);
+            let ask = self
+                .settings
+                .protocol
+                .produce(&self.producer, &batches, now_ms);
             calls.push(Call {
                 writes: from..to,
                 ..call(lane, ask)

@@ -45,13 +45,19 @@ pub fn cast(plan: &Plan, transactions: &TransactionPlan) -> Vec<Box<dyn Actor>> 
         let app = transactions.writers + number;
         actors.push(Box::new(transformer::Transformer::new(app, transactions)));
     }
-    let (first, partitions) = (plan.idempotent_producers + plan.plain_producers, transactions);
+    let (first, partitions) = (
+        plan.idempotent_producers + plan.plain_producers,
+        transactions,
+    );
     for number in first..first + transactions.bystanders {
         let topic = (INPUT, partitions.partitions);
         let producer = crate::actors::producer::Producer::new(number, topic, false, plan);
         actors.push(Box::new(producer));
     }
-    for isolation in [reading::Isolation::Committed, reading::Isolation::Uncommitted] {
+    for isolation in [
+        reading::Isolation::Committed,
+        reading::Isolation::Uncommitted,
+    ] {
         actors.push(Box::new(follower::Follower::new(isolation, transactions)));
     }
     actors

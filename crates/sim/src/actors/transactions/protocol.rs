@@ -232,9 +232,7 @@ pub fn verdict(error: ErrorCode) -> Verdict {
         | ErrorCode::NotEnoughReplicas
         | ErrorCode::RequestTimedOut
         | ErrorCode::UnknownTopicOrPartition => Verdict::Again,
-        ErrorCode::NotCoordinator | ErrorCode::NotLeaderOrFollower => {
-            Verdict::AgainOnNewConnection
-        }
+        ErrorCode::NotCoordinator | ErrorCode::NotLeaderOrFollower => Verdict::AgainOnNewConnection,
         ErrorCode::InvalidTxnState | ErrorCode::TransactionAbortable => Verdict::Abort,
         ErrorCode::IllegalGeneration
         | ErrorCode::UnknownMemberId

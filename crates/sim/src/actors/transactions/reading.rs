@@ -119,7 +119,11 @@ impl Reading {
         let mut aborted = match (self.isolation, &data.aborted_transactions) {
             (Isolation::Committed, Some(aborted)) => Aborted::new(aborted),
             (Isolation::Uncommitted, None) => Aborted::new(&[]),
-            _ => return Err(format!("{place:?}: a list of the aborted where none is due")),
+            _ => {
+                return Err(format!(
+                    "{place:?}: a list of the aborted where none is due"
+                ));
+            }
         };
         let Some(Records::Bytes(bytes)) = &data.records else {
             return Ok(());

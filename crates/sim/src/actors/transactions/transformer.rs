@@ -13,9 +13,9 @@ use crate::actors::session::Heard;
 use crate::actors::{Actor, ActorEvent, Context, Session};
 use crate::history::{TxnId, Violation};
 use crate::plan::TransactionPlan;
+use oncelog_wire::ResponseBody;
 use oncelog_wire::clock::Instant;
 use oncelog_wire::messages::{FetchResponse, OffsetFetchResponse, SyncGroupResponse};
-use oncelog_wire::ResponseBody;
 use std::collections::BTreeMap;
 
 const HEARTBEAT_MS: i64 = 2_000;
@@ -168,7 +168,9 @@ impl Transformer {
             self.rejoin(context);
             return Ok(());
         };
-        let owned = owned.into_iter().map(|index| ((INPUT.to_owned(), index), 0));
+        let owned = owned
+            .into_iter()
+            .map(|index| ((INPUT.to_owned(), index), 0));
         self.reading = Reading::new(Isolation::Committed, owned.collect());
         self.state = State::Positions;
         context.wake_after_ms(1);
@@ -192,7 +194,11 @@ impl Transformer {
             let promised = self.promised.get(&partition).copied();
             let known = &context.history.transactions;
             known.offset_told(partition, offset, promised)?;
-            if let Some(at) = self.reading.positions.get_mut(&(INPUT.to_owned(), partition)) {
+            if let Some(at) = self
+                .reading
+                .positions
+                .get_mut(&(INPUT.to_owned(), partition))
+            {
                 *at = offset.max(0);
             }
         }
