@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 const EPOCH_MS: i64 = 1_700_000_000_000;
 /// After the last crash, everything must be done within this time.
 const HEALED_MS_MAX: u64 = 120_000;
+const HEALED_DISK_DELAY_US_MAX: u64 = 5_000;
 /// A last stable offset may stand still for as long as a transaction may be open, and this.
 const STUCK_MARGIN_MS: i64 = 5_000;
 const EVENTS_MAX: u64 = 3_000_000;
@@ -594,10 +595,12 @@ impl World {
         crash.and_then(at).unwrap_or(usize::MAX)
     }
 
-    /// From here on nothing fails; everybody must get done.
+    /// From here on nothing fails, and the disk is quick again; everybody must get done.
     fn heal(&mut self) {
         self.scheduler.trace(|| "healed".to_owned());
         self.disk.clear_faults();
+        let delay_us_max = &mut self.scheduler.disk_delay_us_max;
+        *delay_us_max = HEALED_DISK_DELAY_US_MAX.min(*delay_us_max);
         self.healed_at = Some(self.scheduler.now);
         self.history.transactions.healed_at = self.healed_at;
         if self.host.is_none() {

@@ -8,7 +8,7 @@
 //! and nobody is fenced without a reason.
 
 use super::protocol::{self, Ask, Producer, Protocol, Verdict, error_of, verdict};
-use super::work::Work;
+use super::work::{Work, Write};
 use super::{APP_GROUP, TOPICS};
 use crate::actors::session::Heard;
 use crate::actors::{ActorEvent, Context, Session, create_topics};

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 
 const HEARTBEAT_MS: i64 = 2_000;
 const FREEZE_MS: u64 = 3_000 + SESSION_MS as u64;
-/// Records of one partition that go into a transaction.
+/// Records of one partition that go into a transaction, until the world has healed.
 const RECORDS_MAX: usize = 6;
 /// Fetches in a row without anything new, after which a member has nothing to do.
 const QUIET: u32 = 3;
@@ -235,7 +235,10 @@ impl Transformer {
         let mut outputs: BTreeMap<i32, Vec<String>> = BTreeMap::new();
         let mut positions = BTreeMap::new();
         let mut taken: BTreeMap<i32, usize> = BTreeMap::new();
-        let limit = 1 + context.scheduler.random.below(RECORDS_MAX as u64) as usize;
+        let limit = match context.healed {
+            true => usize::MAX,
+            false => 1 + context.scheduler.random.below(RECORDS_MAX as u64) as usize,
+        };
         for (k, record) in shown.iter().enumerate() {
             let partition = record.place.1;
             let count = taken.entry(partition).or_default();
