@@ -2,11 +2,14 @@
 //!
 //! Two ways to open them: one after the other, as they come in a day's work, and all at once, as
 //! after a restart of everything. A connection is open when the broker has answered an ApiVersions
-//! request on it; the kernel alone would accept more than the broker ever sees. Raw sockets and one
-//! thread, because 10,000 clients of a library would measure themselves.
+//! request on it; the kernel alone would accept more than the broker ever sees. One that is reset
+//! before that, because the broker's backlog was full, is begun again after a moment, as clients do.
+//! Raw sockets and one thread, because 10,000 clients of a library would measure themselves.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -23,6 +26,9 @@ use crate::figures::Figures;
 /// Then those that are not open are counted. Dropped attempts are repeated by the kernel after 1, 3,
 /// 7, 15, 31, 63 and 127 s.
 const LIMIT: Duration = Duration::from_secs(130);
+
+/// A client's pause before it connects again; librdkafka's `reconnect.backoff.ms`.
+const BACKOFF: Duration = Duration::from_millis(100);
 
 /// Connections that have just been opened or closed may still keep the broker busy.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -64,6 +70,8 @@ pub fn run(args: &Args) -> Result<Figures> {
     let started = Instant::now();
     let mut connections = open_at_once(args)?;
     let open = connections.iter().filter(|one| one.answered).count();
+    let resets = connections.iter().map(|one| one.resets).sum::<u32>();
+    figures.set("resets", f64::from(resets));
     ensure!(open > 0, "not one connection was answered");
     // Where some are missing, this is the limit: it took longer than that.
     figures.set("at_once_s", started.elapsed().as_secs_f64());
@@ -101,6 +109,7 @@ struct Opening {
     asked: bool,
     answered: bool,
     received: Vec<u8>,
+    resets: u32,
 }
 
 impl Opening {
@@ -119,20 +128,20 @@ impl Opening {
             asked: false,
             answered: false,
             received: Vec::new(),
+            resets: 0,
         })
     }
 
-    /// What can be done now is done; whether the answer is complete.
-    fn go_on(&mut self, request: &Bytes) -> Result<bool> {
+    /// What can be done now is done.
+    fn go_on(&mut self, request: &Bytes) -> Result<Step> {
         if !self.asked {
             if let Some(error) = self.stream.take_error()? {
-                return Err(error).context("connecting");
+                return Step::after(error).context("connecting");
             }
             match self.stream.write(request) {
                 Ok(sent) => ensure!(sent == request.len(), "a short write to an empty socket"),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(false),
-                Err(error) => return Err(error).context("asking"),
+                Err(error) if error.kind() == ErrorKind::NotConnected => return Ok(Step::Waits),
+                Err(error) => return Step::after(error).context("asking"),
             }
             self.asked = true;
         }
@@ -142,17 +151,40 @@ impl Opening {
                 Ok(0) => bail!("the broker closed a connection instead of answering"),
                 Ok(read) => self.received.extend_from_slice(&buffer[..read]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error).context("reading the answer"),
+                Err(error) => return Step::after(error).context("reading the answer"),
             }
         }
         let len = frame::frame_len(&self.received, ANSWER_MAX)?;
-        Ok(len.is_some_and(|len| self.received.len() == LENGTH_PREFIX + len))
+        let whole = len.is_some_and(|len| self.received.len() == LENGTH_PREFIX + len);
+        Ok(if whole { Step::Answered } else { Step::Waits })
     }
 
     fn is_open(&mut self) -> bool {
         let read = self.stream.read(&mut [0; 1]);
         read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
+}
+
+enum Step {
+    Waits,
+    Answered,
+    Reset,
+}
+
+impl Step {
+    fn after(error: std::io::Error) -> Result<Step> {
+        match error.kind() {
+            ErrorKind::WouldBlock => Ok(Step::Waits),
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Ok(Step::Reset),
+            _ => Err(error.into()),
+        }
+    }
+}
+
+fn watch(epoll: &OwnedFd, number: usize, one: &Opening) -> Result<()> {
+    let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
+    let number = EventData::new_u64(number as u64);
+    Ok(epoll::add(epoll, &one.stream, number, flags)?)
 }
 
 fn open_at_once(args: &Args) -> Result<Vec<Opening>> {
@@ -165,33 +197,46 @@ fn open_at_once(args: &Args) -> Result<Vec<Opening>> {
     let mut opening = Vec::new();
     for number in 0..args.count {
         let one = Opening::begin(&address)?;
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
-        epoll::add(
-            &epoll,
-            &one.stream,
-            EventData::new_u64(number as u64),
-            flags,
-        )?;
+        watch(&epoll, number, &one)?;
         opening.push(one);
     }
+    let mut again = VecDeque::new();
     let started = Instant::now();
     let mut events = Vec::with_capacity(1024);
     let mut answered = 0;
     while answered < args.count && started.elapsed() < LIMIT {
         events.clear();
-        let patience = Duration::from_secs(1).try_into()?;
+        let patience = BACKOFF.try_into()?;
         epoll::wait(
             &epoll,
             rustix::buffer::spare_capacity(&mut events),
             Some(&patience),
         )?;
         for event in &events {
-            let one = &mut opening[event.data.u64() as usize];
-            if !one.answered && one.go_on(&request)? {
-                one.answered = true;
-                one.received = Vec::new();
-                answered += 1;
+            let number = event.data.u64() as usize;
+            let one = &mut opening[number];
+            if one.answered {
+                continue;
             }
+            match one.go_on(&request)? {
+                Step::Waits => {}
+                Step::Answered => {
+                    one.answered = true;
+                    one.received = Vec::new();
+                    answered += 1;
+                }
+                Step::Reset => {
+                    epoll::delete(&epoll, &one.stream)?;
+                    again.push_back((Instant::now() + BACKOFF, number));
+                }
+            }
+        }
+        while again.front().is_some_and(|(at, _)| *at <= Instant::now()) {
+            let (_, number) = again.pop_front().expect("just looked at");
+            let resets = opening[number].resets + 1;
+            opening[number] = Opening::begin(&address)?;
+            opening[number].resets = resets;
+            watch(&epoll, number, &opening[number])?;
         }
     }
     Ok(opening)

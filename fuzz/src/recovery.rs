@@ -8,7 +8,8 @@
 //!   all if no checkpoint vouches for anything;
 //! - what was acknowledged and lies before the first damage is served, and below the recovery point
 //!   also what lies in segments that were not touched;
-//! - no producer's newest sequence is forgotten where no segment was touched;
+//! - no producer's newest sequence is forgotten where no segment was touched, and of a log that is
+//!   whole, neither compacted nor deleted from, the transactions are known that its batches say;
 //! - recovery is idempotent: after a power cut behind it, or in the middle of it, a second one finds
 //!   the same;
 //! - the partition works afterwards: appends, retention, compaction, another restart.
@@ -29,7 +30,7 @@ use oncelog_commitlog::{Disk, DiskOp, execute};
 use oncelog_partition::{Identity, Partition, RecoveryError, Work};
 use oncelog_wire::Uuid;
 use oncelog_wire::clock::Now;
-use oncelog_wire::records::{BatchBuilder, check_produced};
+use oncelog_wire::records::{BatchBuilder, ControlRecord, EndTxn, check_produced};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use story::Story;
 
@@ -262,6 +263,7 @@ impl After {
             }
             if !self.done.copied {
                 self.check_producers(before, seen);
+                check_transactions(before, seen);
             }
         }
     }
@@ -305,6 +307,41 @@ impl After {
     }
 }
 
+/// Open and aborted transactions are those that the batches make.
+fn check_transactions(before: &Before, seen: &Seen) {
+    if before.config.log.cleanup_compact || seen.start > 0 || !seen.unreadable.is_empty() {
+        return;
+    }
+    let (mut open, mut aborted) = (BTreeMap::new(), Vec::new());
+    for batch in &seen.batches {
+        let header = &batch.header;
+        if !header.is_transactional() {
+            continue;
+        }
+        match ControlRecord::of_batch(batch).expect("is sound") {
+            Some(ControlRecord::EndTxn { result, .. }) if header.is_control() => {
+                let first = open.remove(&header.producer_id);
+                let first = first.filter(|_| result == EndTxn::Abort);
+                aborted.extend(first.map(|first: i64| (header.producer_id, first)));
+            }
+            _ => {
+                open.entry(header.producer_id).or_insert(header.base_offset);
+            }
+        }
+    }
+    let mut known: Vec<(i64, i64)> = seen.open.clone();
+    known.sort_unstable();
+    let open: Vec<(i64, i64)> = open.into_iter().collect();
+    assert_eq!(known, open, "open transactions");
+    let first_open = open.iter().map(|(_, first)| *first).min();
+    assert_eq!(seen.last_stable_offset, first_open.unwrap_or(seen.end));
+    aborted.retain(|(_, first)| *first < seen.last_stable_offset);
+    aborted.sort_unstable();
+    let told = seen.aborted.iter().all(|aborted_one| aborted.contains(aborted_one));
+    assert!(told, "{:?} of {aborted:?}", seen.aborted);
+    assert!(aborted.iter().all(|one| seen.aborted.contains(one)));
+}
+
 /// What no log changes in a batch: the part behind base offset, length and epoch.
 fn body(batch: &Bytes) -> Bytes {
     batch.slice(16..)
@@ -346,7 +383,7 @@ fn go_on(before: &Before, mut partition: Partition, sound: bool) {
     builder.append(now.wall_ms, Some(b"after"), Some(b"the damage"), &[]);
     let batch = check_produced(&builder.build(), 9).expect("a sound batch");
     let appended = partition
-        .append_from_client(now, &batch)
+        .append_from_client(now, &batch, None)
         .expect("a sound batch");
     let mut well = carry_out(disk, &mut partition, now, appended.work);
     for _ in 0..3 {

@@ -69,7 +69,9 @@ impl Report {
         if counts + self.broken.len() == 0 {
             return None;
         }
+        // In one line: a test run's summary shows no more.
         let first = self.broken.first().map(String::as_str).unwrap_or_default();
+        let first = first.lines().collect::<Vec<_>>().join(" | ");
         Some(format!(
             "lost {}, duplicated {}, reordered {}, bad {}, broken promises {}: {first}",
             self.lost,

@@ -18,7 +18,8 @@ pub struct Figures {
     pub connections: usize,
     pub topics: Vec<TopicFigures>,
     pub groups: Vec<GroupFigures>,
-    pub transactions: TransactionFigures,
+    /// By shard.
+    pub transactions: Vec<TransactionFigures>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,9 +57,11 @@ impl Broker {
                 .shards()
                 .flat_map(|shard| shard.figures())
                 .collect(),
-            transactions: TransactionFigures::sum(
-                self.transactions.shards().map(|shard| shard.figures()),
-            ),
+            transactions: self
+                .transactions
+                .shards()
+                .map(|shard| shard.figures())
+                .collect(),
         }
     }
 }

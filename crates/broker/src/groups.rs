@@ -11,8 +11,8 @@
 
 use crate::broker::Broker;
 use crate::connections::RequestId;
-use crate::effect::Level;
 use crate::coordinators::{InTransaction, append_records};
+use crate::effect::Level;
 use crate::timers::Timer;
 use crate::topics::PartitionKey;
 use oncelog_coordinator::groups::GroupShard;

@@ -187,6 +187,7 @@ impl Log {
             let times = index.time_bytes();
             steps.extend(replace_file(active.time_index_file(&dir), times));
         }
+        steps.extend(self.txn_index_steps());
         // What the checkpoint vouches for keeps its names, whatever happens to the renames below.
         steps.push(DiskStep::SyncDir { dir: dir.clone() });
         let before = self
@@ -198,6 +199,7 @@ impl Log {
             recovery_point: point,
             first_dirty_offset: self.cleaner.first_dirty_offset,
             segments: before.map(|s| (s.base_offset, s.size)).collect(),
+            aborted: self.aborted_summaries(point.offset),
             swap,
         };
         let file = in_dir(&dir, CHECKPOINT);

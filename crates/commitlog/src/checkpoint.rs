@@ -7,6 +7,8 @@
 //! - which sealed segments there are below that point, and their exact sizes, so that a lost or
 //!   shortened file is noticed and refused instead of taken for the log's end;
 //! - up to where the log is compacted (`first-dirty-offset`);
+//! - how many aborted transactions each segment's `.txnindex` names below that point, and their CRC
+//!   (`aborted`), because that file has none of its own;
 //! - the replacement of segments that a compaction is in the middle of, if any (`swap`); see
 //!   [`crate::compaction`].
 //!
@@ -15,6 +17,7 @@
 //!
 //! Deliberately not here: when one is written ([`crate::background`]), and what recovery makes of it.
 
+use crate::aborted::AbortedSummary;
 use crc_fast::CrcAlgorithm;
 use std::fmt::Write as _;
 
@@ -35,6 +38,8 @@ pub(crate) struct Checkpoint {
     pub first_dirty_offset: i64,
     /// (base offset, bytes) of the segments before the recovery point's, in order.
     pub segments: Vec<(i64, u64)>,
+    /// Segments that have any, in order.
+    pub aborted: Vec<AbortedSummary>,
     pub swap: Option<Swap>,
 }
 
@@ -70,6 +75,14 @@ impl Checkpoint {
         for (base_offset, bytes) in &self.segments {
             writeln!(body, "{base_offset} {bytes}").expect("writes to a string");
         }
+        for aborted in &self.aborted {
+            let AbortedSummary {
+                base_offset,
+                count,
+                crc,
+            } = aborted;
+            writeln!(body, "aborted {base_offset} {count} {crc:08x}").expect("writes to a string");
+        }
         if let Some(swap) = &self.swap {
             write!(body, "swap {}", swap.replacement.unwrap_or(-1)).expect("writes to a string");
             for base_offset in &swap.replaced {
@@ -104,7 +117,12 @@ impl Checkpoint {
             let (base_offset, bytes) = lines.next()?.split_once(' ')?;
             segments.push((number(base_offset)?, number(bytes)? as u64));
         }
-        let swap = match lines.next() {
+        let mut rest = lines.peekable();
+        let mut aborted = Vec::new();
+        while let Some(line) = rest.next_if(|line| line.starts_with("aborted ")) {
+            aborted.push(decode_aborted(line)?);
+        }
+        let swap = match rest.next() {
             None => None,
             Some(line) => Some(decode_swap(line)?),
         };
@@ -113,9 +131,19 @@ impl Checkpoint {
             recovery_point,
             first_dirty_offset,
             segments,
+            aborted,
             swap,
         })
     }
+}
+
+fn decode_aborted(line: &str) -> Option<AbortedSummary> {
+    let mut words = line.strip_prefix("aborted ")?.splitn(3, ' ');
+    Some(AbortedSummary {
+        base_offset: number(words.next()?)?,
+        count: number(words.next()?)? as u64,
+        crc: u32::from_str_radix(words.next()?, 16).ok()?,
+    })
 }
 
 fn decode_swap(line: &str) -> Option<Swap> {
@@ -153,6 +181,7 @@ mod tests {
             },
             first_dirty_offset: 50,
             segments: vec![(0, 1000), (50, 1001)],
+            aborted: Vec::new(),
             swap: None,
         }
     }
@@ -172,6 +201,11 @@ mod tests {
                     replaced,
                     replacement,
                 }),
+                aborted: vec![AbortedSummary {
+                    base_offset: 50,
+                    count: 2,
+                    crc: 0x0123_abcd,
+                }],
                 ..sample()
             });
         }

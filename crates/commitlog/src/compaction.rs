@@ -13,9 +13,14 @@
 //!   records of keys that do not occur there. Records without a key go, as in Kafka.
 //! - A tombstone stays until `delete.retention.ms` after the pass that first met it: that pass
 //!   writes the horizon into the batch (attribute bit 6, base timestamp), a later one removes it.
-//! - Control batches, always. Transactional batches end the section that a pass covers: telling
-//!   committed from aborted data comes with transactions.
-//! - A batch that holds a producer's last sequence, without records if need be.
+//! - Of transactions that were committed, what would stay without one; of aborted ones nothing. Which
+//!   those are the plan knows from the lists of aborted transactions, and the limit that the caller
+//!   gives lies below everything undecided.
+//! - A marker, until a pass meets no batch of its transaction any more, and `delete.retention.ms`
+//!   longer, by the same horizon as tombstones: a reader who saw some of the data learns its end. An
+//!   aborted transaction is on the list for as long as a pass meets batches of it.
+//! - A batch that holds a producer's last sequence, without records if need be; the marker that was a
+//!   producer's last batch, whole (Kafka empties it, and forgets the epoch in it when it replays).
 //! - The active segment, what is not synced or not below the caller's limit, and what is younger
 //!   than `min.compaction.lag.ms`.
 //!
@@ -41,9 +46,11 @@
 mod execute;
 mod filter;
 mod key_map;
+mod transactions;
 
 pub(crate) use execute::execute;
 
+use crate::aborted::AbortedTxn;
 use crate::checkpoint::Swap;
 use crate::disk::FileName;
 use crate::file_names::{CLEANED, SEGMENT_KINDS, SWAP, segment_file, with_suffix};
@@ -82,6 +89,10 @@ pub struct CompactionPlan {
     keep_batches: Arc<BTreeSet<i64>>,
     /// `None` until the first step has read the dirty section.
     keys: Option<Arc<Keys>>,
+    /// Aborted transactions that begin below the limit, by their markers.
+    aborted: Arc<Vec<AbortedTxn>>,
+    /// Producers whose transaction the groups before this one have begun and not ended.
+    in_transaction: BTreeSet<i64>,
     now_ms: i64,
     delete_retention_ms: i64,
     segment_bytes: u64,
@@ -111,6 +122,8 @@ pub struct CompactionOutcome {
     keys: Arc<Keys>,
     /// How many of the plan's segments the group took.
     group_len: usize,
+    /// As [`CompactionPlan::in_transaction`], after this group.
+    in_transaction: BTreeSet<i64>,
     result: GroupResult,
 }
 
@@ -124,13 +137,15 @@ enum GroupResult {
     Rewritten(NewSegment),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct NewSegment {
     base_offset: i64,
     size: u64,
     next_offset: i64,
     first_timestamp: i64,
     max_timestamp: TimeEntry,
+    /// Its `.txnindex` is written if there are any.
+    aborted: Vec<AbortedTxn>,
 }
 
 /// Bytes of a log that compaction could work on.
@@ -196,8 +211,9 @@ impl Log {
     /// [`Log::apply_compaction`], or its failure to [`Log::compaction_failed`]. Until then there
     /// is no other plan.
     ///
-    /// Only what lies wholly below `limit_offset` (the last stable offset) is touched.
-    /// `keep_batches`: last offsets of the batches that hold a producer's last sequence.
+    /// Only what lies wholly below `limit_offset` is touched: no transaction that begins there may
+    /// be undecided, even after a power cut.
+    /// `keep_batches`: last offsets of the batches that hold a producer's last sequences or epoch.
     pub fn compaction_plan(
         &mut self,
         now: Now,
@@ -213,6 +229,8 @@ impl Log {
         for segment in self.segments.iter_mut().take(count) {
             segment.index = None; // see `Log::roll`
         }
+        let aborted = self.segments.iter().flat_map(|segment| &segment.aborted);
+        let aborted = aborted.filter(|aborted| aborted.first_offset < limit_offset);
         let planned = |segment: &Segment| Planned {
             base_offset: segment.base_offset,
             size: segment.size,
@@ -224,6 +242,8 @@ impl Log {
             first_dirty_offset: self.cleaner.first_dirty_offset,
             keep_batches: Arc::new(keep_batches),
             keys: None,
+            aborted: Arc::new(aborted.copied().collect()),
+            in_transaction: BTreeSet::new(),
             now_ms: now.wall_ms,
             delete_retention_ms: self.config.delete_retention_ms,
             segment_bytes: self.config.segment_bytes.min(limits::SEGMENT_BYTES_MAX),
@@ -247,7 +267,7 @@ impl Log {
         let mut plan = outcome.plan;
         let group: Vec<Planned> = plan.segments.drain(..outcome.group_len).collect();
         if group.is_empty() {
-            // The dirty section begins with a transaction: nothing to do for now.
+            // There is nothing in the dirty section.
             self.compaction_failed(now);
             return Vec::new();
         }
@@ -263,6 +283,7 @@ impl Log {
             self.cleaner.first_dirty_offset = self.cleaner.first_dirty_offset.max(end);
         } else {
             plan.keys = Some(outcome.keys);
+            plan.in_transaction = outcome.in_transaction;
             self.cleaner.rest = Some(plan);
         }
         let replacement = match outcome.result {
@@ -274,6 +295,11 @@ impl Log {
             GroupResult::Rewritten(new) => Some(new),
         };
         vec![DiskOp::Steps(self.swap(at, group.len(), replacement, now))]
+    }
+
+    /// Everything below was compacted.
+    pub fn first_dirty_offset(&self) -> i64 {
+        self.cleaner.first_dirty_offset
     }
 
     /// The work that [`Log::apply_compaction`] returned is done, all of it (also if it was none).
@@ -352,51 +378,65 @@ impl Log {
         now: Now,
     ) -> Vec<DiskStep> {
         let dir = self.dir.clone();
-        let rename = |base_offset, from: &str, to: &str| {
-            SEGMENT_KINDS.map(|kind| {
-                let file = segment_file(&dir, base_offset, kind);
-                DiskStep::Rename {
-                    from: with_suffix(&file, from),
-                    to: with_suffix(&file, to),
-                }
-            })
-        };
         let mut old: Vec<Segment> = self.segments.drain(at..at + count).collect();
         old.iter().for_each(|segment| segment.tenure.end());
         let swap = Swap {
             replaced: old.iter().map(|segment| segment.base_offset).collect(),
-            replacement: new.map(|new| new.base_offset),
+            replacement: new.as_ref().map(|new| new.base_offset),
         };
         let mut steps = Vec::new();
+        let mut last_renames = Vec::new();
         if let Some(new) = new {
-            let mut segment = Segment::new(new.base_offset, now.wall_ms);
-            segment.size = new.size;
-            segment.next_offset = new.next_offset;
-            segment.first_timestamp = new.first_timestamp;
-            segment.max_timestamp = new.max_timestamp;
-            segment.index = None;
-            self.segments.insert(at, segment);
+            // The new segment takes the place of its first predecessor, whose files it replaces.
+            let first = old.remove(0);
+            self.sealed_bytes = self.sealed_bytes + new.size - first.size;
+            let segment = new.into_segment(now);
             steps.push(DiskStep::SyncDir { dir: dir.clone() });
-            steps.extend(rename(new.base_offset, CLEANED, SWAP));
-        }
-        let first = old.remove(0);
-        match new {
-            Some(new) => self.sealed_bytes = self.sealed_bytes + new.size - first.size,
-            None => old.push(first),
+            steps.extend(renames(&dir, &segment, CLEANED, SWAP));
+            last_renames = renames(&dir, &segment, SWAP, "");
+            if segment.aborted.is_empty() && !first.aborted.is_empty() {
+                let file = first.txn_index_file(&dir);
+                last_renames.push(DiskStep::Remove { file });
+            }
+            self.segments.insert(at, segment);
         }
         // This syncs the directory before it replaces the checkpoint.
         steps.extend(self.checkpoint_steps(Some(swap)));
         if !old.is_empty() {
             steps.extend(self.retire(&old, now));
         }
-        if let Some(new) = new {
-            steps.extend(rename(new.base_offset, SWAP, ""));
-        }
+        steps.extend(last_renames);
         steps.extend(self.checkpoint_steps(None));
         steps
     }
 }
 
-fn cleaned_files(dir: &str, base_offset: i64) -> [FileName; 3] {
+impl NewSegment {
+    fn into_segment(self, now: Now) -> Segment {
+        let mut segment = Segment::new(self.base_offset, now.wall_ms);
+        segment.size = self.size;
+        segment.next_offset = self.next_offset;
+        segment.first_timestamp = self.first_timestamp;
+        segment.max_timestamp = self.max_timestamp;
+        segment.index = None;
+        segment.aborted_saved = self.aborted.len();
+        segment.aborted = self.aborted;
+        segment
+    }
+}
+
+/// Steps that give a segment's files another suffix.
+fn renames(dir: &str, segment: &Segment, from: &str, to: &str) -> Vec<DiskStep> {
+    let rename = |kind| {
+        let file = segment_file(dir, segment.base_offset, kind);
+        DiskStep::Rename {
+            from: with_suffix(&file, from),
+            to: with_suffix(&file, to),
+        }
+    };
+    segment.kinds().map(rename).collect()
+}
+
+fn cleaned_files(dir: &str, base_offset: i64) -> [FileName; 4] {
     SEGMENT_KINDS.map(|kind| with_suffix(&segment_file(dir, base_offset, kind), CLEANED))
 }

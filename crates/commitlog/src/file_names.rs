@@ -13,6 +13,7 @@ use crate::disk::FileName;
 pub(crate) const LOG: &str = ".log";
 pub(crate) const INDEX: &str = ".index";
 pub(crate) const TIME_INDEX: &str = ".timeindex";
+pub(crate) const TXN_INDEX: &str = ".txnindex";
 pub(crate) const DELETED: &str = ".deleted";
 pub(crate) const CLEANED: &str = ".cleaned";
 pub(crate) const SWAP: &str = ".swap";
@@ -23,9 +24,9 @@ pub(crate) const LEADER_EPOCH_CHECKPOINT: &str = "leader-epoch-checkpoint";
 /// Ours: see [`crate::checkpoint`]. Kafka ignores names that it does not know.
 pub(crate) const CHECKPOINT: &str = "oncelog-checkpoint";
 
-/// The three files of a segment. The log comes last: where it stands under a new name, its
-/// indexes stand too.
-pub(crate) const SEGMENT_KINDS: [&str; 3] = [INDEX, TIME_INDEX, LOG];
+/// The files of a segment. The log comes last: where it stands under a new name, its indexes stand
+/// too. Only a segment in which a transaction was aborted has a `.txnindex`.
+pub(crate) const SEGMENT_KINDS: [&str; 4] = [INDEX, TIME_INDEX, TXN_INDEX, LOG];
 
 /// `dir/<base offset>kind`.
 pub(crate) fn segment_file(dir: &str, base_offset: i64, kind: &str) -> FileName {
@@ -49,7 +50,7 @@ pub(crate) fn parent(path: &str) -> &str {
 /// What a name in a partition's directory says, as far as it concerns the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// `<base>.log`, `<base>.index` or `<base>.timeindex`.
+    /// `<base>.log`, `<base>.index`, `<base>.timeindex` or `<base>.txnindex`.
     Live {
         base_offset: i64,
         kind: &'static str,

@@ -184,6 +184,19 @@ impl SegmentIndex {
         after.checked_sub(1).map(|i| self.offset(i))
     }
 
+    /// The first entry whose batch reaches `offset`: the batch that holds `offset` starts at or
+    /// before its position.
+    pub fn ceiling(&self, offset: i64) -> Option<OffsetEntry> {
+        let at = partition_point(self.offsets_len(), |i| self.offset(i).last_offset < offset);
+        (at < self.offsets_len()).then(|| self.offset(at))
+    }
+
+    /// The first entry whose batch starts at or after `position`.
+    pub fn ceiling_position(&self, position: u64) -> Option<OffsetEntry> {
+        let at = partition_point(self.offsets_len(), |i| self.offset(i).position < position);
+        (at < self.offsets_len()).then(|| self.offset(at))
+    }
+
     /// The last time entry at or below `timestamp`: no earlier batch has a larger timestamp.
     pub fn time_floor(&self, timestamp: i64) -> Option<TimeEntry> {
         let after = partition_point(self.times_len(), |i| self.time(i).timestamp <= timestamp);

@@ -14,6 +14,7 @@
 //! - Nothing is served past the first batch that does not check.
 //! - Damage below the recovery point is refused in words, never cut away.
 
+mod aborted;
 mod background;
 mod checkpoint;
 pub mod compaction;
@@ -39,6 +40,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use aborted::AbortedTxn;
 pub use compaction::{CompactionOutcome, CompactionPlan};
 pub use config::LogConfig;
 pub use disk::{Disk, FileName};
@@ -47,5 +49,7 @@ pub use execute::{execute, execute_append, execute_step};
 pub use log::{Appended, Log};
 pub use lookup::{TimestampHit, TimestampLookup, look_up};
 pub use op::{Append, DiskOp, DiskOutcome, DiskStep};
-pub use recovery::{Recovered, RecoveryError, RecoveryReport, recover, replay_headers};
+pub use recovery::{
+    Recovered, RecoveryError, RecoveryReport, recover, replay_batches, restore_aborted,
+};
 pub use slice::{LogSlice, OutOfRange, Resolved, read, resolve};

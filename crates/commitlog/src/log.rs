@@ -327,6 +327,8 @@ impl Log {
         let mut steps = replace_file(active.index_file(&dir), offsets);
         steps.extend(replace_file(active.time_index_file(&dir), times));
         steps.push(DiskStep::SyncDir { dir: dir.clone() });
+        steps.extend(self.txn_index_steps());
+        let active = self.active_mut();
         if compacted {
             active.index = None;
         }

@@ -8,7 +8,7 @@
 //! Nothing at or past the upper bound is read: it may not be written yet.
 
 use crate::disk::{Disk, FileName};
-use crate::index::{NO_TIMESTAMP, TimeEntry, TimeIndexFile};
+use crate::index::{NO_TIMESTAMP, OffsetEntry, TimeEntry, TimeIndexFile};
 use crate::limits;
 use crate::log::Log;
 use crate::scan::{self, Found, Scanner};
@@ -44,7 +44,7 @@ struct LookIn {
 #[derive(Clone, Debug)]
 enum Begin {
     /// The batch wanted begins here or later.
-    Position(u64),
+    Entry(Option<OffsetEntry>),
     /// As the index files say.
     Indexes { times: FileName, offsets: FileName },
 }
@@ -115,7 +115,7 @@ impl Log {
                 // bound, so that what is there is written.
                 let below = |entry: TimeEntry| entry.last_offset.min(upper_bound) - 1;
                 let floor = entry.and_then(|entry| index.floor(below(entry)));
-                Begin::Position(floor.map_or(0, |entry| entry.position))
+                Begin::Entry(floor)
             }
             None => Begin::Indexes {
                 times: segment.time_index_file(&self.dir),
@@ -151,7 +151,7 @@ fn look_up_in(
     segment: &LookIn,
 ) -> io::Result<Option<TimestampHit>> {
     let from = match &segment.from {
-        Begin::Position(position) => *position,
+        Begin::Entry(entry) => scan::entry_position(disk, &segment.file, *entry)?,
         Begin::Indexes { times, offsets } => {
             indexed_position(disk, lookup, segment, times, offsets)?
         }

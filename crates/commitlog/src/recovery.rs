@@ -21,9 +21,12 @@
 //! its first segments are gone and it has an epoch file: then it once had one, or is another's.
 //!
 //! Idempotent: a crash anywhere in here leaves files that recover to the same log. Producers are
-//! not known here: [`replay_headers`] gives them the batches that they have to see.
+//! not known here: [`replay_batches`] gives them the batches that they have to see, and
+//! [`restore_aborted`] takes from them the aborted transactions that no file told of.
 
+mod aborted;
 mod directory;
+mod replay;
 mod segments;
 
 use crate::checkpoint::{Checkpoint, Point};
@@ -35,18 +38,22 @@ use crate::file_names::{CHECKPOINT, LEADER_EPOCH_CHECKPOINT, PARTITION_METADATA,
 use crate::limits;
 use crate::log::Log;
 use crate::partition_metadata;
-use crate::scan::{Scanner, indexed_position};
 use crate::segment::{RecentBatches, Segment};
 use oncelog_wire::Uuid;
 use oncelog_wire::clock::Now;
-use oncelog_wire::records::BatchHeader;
 use std::io;
+
+pub use aborted::restore_aborted;
+pub use replay::replay_batches;
 
 #[derive(Debug)]
 pub struct Recovered {
     pub log: Log,
     /// What `partition.metadata` says; `None` if it is missing or says nothing.
     pub topic_id: Option<Uuid>,
+    /// No `.txnindex` is known to be lost or damaged. If one is, all aborted transactions have to be
+    /// found again, from the log's start on (see [`restore_aborted`]).
+    pub aborted_complete: bool,
     pub report: RecoveryReport,
 }
 
@@ -172,53 +179,19 @@ pub fn recover(
     }
     log.epochs.truncate_from_start(log.start_offset);
     log.epochs_changed = log.epochs != on_file.unwrap_or_default();
+    let damaged = checkpoint.is_none() && !never_checkpointed;
+    let aborted_complete =
+        aborted::load(disk, &mut log, &found, checkpoint.as_ref(), &mut report)? && !damaged;
     if log.start_offset > end {
         log = restart_at(disk, log, now, &mut report)?;
     }
     let topic_id = read_small(disk, dir, PARTITION_METADATA)?;
     Ok(Recovered {
         topic_id: topic_id.as_deref().and_then(partition_metadata::decode),
+        aborted_complete,
         log,
         report,
     })
-}
-
-/// Visits the header of every batch that reaches `from_offset`, in order, to the log's end: for
-/// state that is built from headers and was saved as of `from_offset`.
-///
-/// Only for a log that was just recovered. Errors: `InvalidData` where no batch is.
-pub fn replay_headers(
-    disk: &dyn Disk,
-    log: &Log,
-    from_offset: i64,
-    visitor: &mut dyn FnMut(&BatchHeader),
-) -> io::Result<()> {
-    for segment in log
-        .segments
-        .iter()
-        .filter(|s| s.next_offset > from_offset && s.size > 0)
-    {
-        let file = segment.log_file(&log.dir);
-        let from = match &segment.index {
-            Some(index) => index
-                .floor(from_offset - 1)
-                .map_or(0, |entry| entry.position),
-            None => {
-                let index_file = segment.index_file(&log.dir);
-                indexed_position(disk, &file, &index_file, segment.base_offset, |index| {
-                    index.floor(from_offset - 1)
-                })?
-            }
-        };
-        let mut scanner = Scanner::new(disk, &file, from, segment.size, limits::SCAN_CHUNK_BYTES);
-        while let Some(step) = scanner.next()? {
-            let found = step.map_err(|flaw| flaw.into_error(&file))?;
-            if found.header.last_offset() >= from_offset {
-                visitor(&found.header);
-            }
-        }
-    }
-    Ok(())
 }
 
 fn read_checkpoint(
@@ -256,8 +229,9 @@ fn read_epochs(
 
 fn rebuild_epochs(disk: &dyn Disk, log: &mut Log) -> Result<()> {
     let mut epochs = LeaderEpochs::default();
-    replay_headers(disk, log, log.start_offset, &mut |header| {
+    replay_batches(disk, log, log.start_offset, &mut |header, _| {
         epochs.assign(header.partition_leader_epoch, header.base_offset);
+        Ok(())
     })
     .map_err(RecoveryError::io(&log.dir))?;
     log.epochs = epochs;

@@ -10,7 +10,7 @@
 
 use crate::checkpoint::Point;
 use crate::disk::FileName;
-use crate::file_names::{DELETED, SEGMENT_KINDS, parent, segment_file, with_suffix};
+use crate::file_names::{DELETED, parent, segment_file, with_suffix};
 use crate::log::Log;
 use crate::op::{DiskOp, DiskStep};
 use crate::segment::Segment;
@@ -166,7 +166,7 @@ impl Log {
             segment.tenure.end();
             let log_file = segment.log_file(&dir);
             self.flush.sealed_unsynced.retain(|file| *file != log_file);
-            for kind in SEGMENT_KINDS {
+            for kind in segment.kinds() {
                 let from = segment_file(&dir, segment.base_offset, kind);
                 let to = with_suffix(&from, DELETED);
                 files.push(to.clone());

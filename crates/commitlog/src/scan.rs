@@ -166,6 +166,25 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// Where the first batch begins whose last offset is at least `offset`, looking from `from` on; `end`
+/// if there is none. That batch must be written: it is looked at, and an error if it is none.
+pub(crate) fn locate_written(
+    disk: &dyn Disk,
+    file: &str,
+    from: u64,
+    end: u64,
+    offset: i64,
+) -> io::Result<u64> {
+    let mut scanner = Scanner::new(disk, file, from, end, limits::LOCATE_CHUNK_BYTES);
+    while let Some(step) = scanner.next()? {
+        let found = step.map_err(|flaw| flaw.into_error(file))?;
+        if found.header.last_offset() >= offset {
+            return Ok(found.position);
+        }
+    }
+    Ok(end)
+}
+
 /// The first batch from `from` on whose last offset is at least `offset`, `None` if there is none
 /// before `end`. Never looks at a batch past one that ends just below `offset`.
 pub(crate) fn locate(
@@ -208,9 +227,21 @@ impl Located {
     }
 }
 
-/// The position of the entry that `look_up` finds in a sealed segment's index file, if the batch
-/// there is the one that the entry says. If not (nothing that low; the file is damaged, or was
-/// removed or replaced), 0, where the segment's first batch is.
+/// The position of an entry, if the batch there is the one that the entry says. If not (there is
+/// none; the index file that it came from was damaged), 0, where the segment's first batch is.
+pub(crate) fn entry_position(
+    disk: &dyn Disk,
+    log_file: &str,
+    entry: Option<OffsetEntry>,
+) -> io::Result<u64> {
+    let Some(entry) = entry else { return Ok(0) };
+    let header = read_header(disk, log_file, entry.position)?;
+    let matches = header.is_some_and(|header| header.last_offset() == entry.last_offset);
+    Ok(if matches { entry.position } else { 0 })
+}
+
+/// As [`entry_position`], of the entry that `look_up` finds in a sealed segment's index file; 0 also
+/// if that was removed or replaced.
 pub(crate) fn indexed_position(
     disk: &dyn Disk,
     log_file: &str,
@@ -221,12 +252,7 @@ pub(crate) fn indexed_position(
     let Some(index) = IndexFile::open(disk, index_file, base_offset)? else {
         return Ok(0);
     };
-    let Ok(Some(entry)) = look_up(&index) else {
-        return Ok(0);
-    };
-    let header = read_header(disk, log_file, entry.position)?;
-    let matches = header.is_some_and(|header| header.last_offset() == entry.last_offset);
-    Ok(if matches { entry.position } else { 0 })
+    entry_position(disk, log_file, look_up(&index).unwrap_or_default())
 }
 
 /// The header at a position, if there is one.

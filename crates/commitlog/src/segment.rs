@@ -1,8 +1,9 @@
 //! One segment as the log remembers it, and the exact positions at the log's tail.
 
+use crate::aborted::AbortedTxn;
 use crate::checkpoint::Point;
 use crate::disk::FileName;
-use crate::file_names::{INDEX, LOG, TIME_INDEX, segment_file};
+use crate::file_names::{INDEX, LOG, SEGMENT_KINDS, TIME_INDEX, TXN_INDEX, segment_file};
 use crate::index::{NO_TIMESTAMP, SegmentIndex, TimeEntry};
 use crate::limits;
 use std::collections::VecDeque;
@@ -53,8 +54,16 @@ pub(crate) struct Segment {
     /// The active segment has it; a sealed one keeps it until the next roll, because readers
     /// near the tail are likely to need it. Otherwise lookups read the index files.
     pub index: Option<SegmentIndex>,
+    /// The transactions whose abort marker is in this segment, by the marker's offset.
+    pub aborted: Vec<AbortedTxn>,
+    /// How many of `aborted`, from the first one, are all that `.txnindex` says (0: no file);
+    /// [`TXN_INDEX_UNFIT`] if it says anything else.
+    pub aborted_saved: usize,
     pub tenure: Tenure,
 }
+
+/// The file has to be written anew, or removed.
+pub(crate) const TXN_INDEX_UNFIT: usize = usize::MAX;
 
 impl Segment {
     pub fn new(base_offset: i64, seen_ms: i64) -> Segment {
@@ -69,6 +78,8 @@ impl Segment {
             },
             seen_ms,
             index: Some(SegmentIndex::new(base_offset)),
+            aborted: Vec::new(),
+            aborted_saved: 0,
             tenure: Tenure::default(),
         }
     }
@@ -83,6 +94,17 @@ impl Segment {
 
     pub fn time_index_file(&self, dir: &str) -> FileName {
         segment_file(dir, self.base_offset, TIME_INDEX)
+    }
+
+    pub fn txn_index_file(&self, dir: &str) -> FileName {
+        segment_file(dir, self.base_offset, TXN_INDEX)
+    }
+
+    /// The kinds of files that a sealed segment has, the log last.
+    pub fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        let aborted = !self.aborted.is_empty() && self.aborted_saved == self.aborted.len();
+        let has = move |kind: &&str| *kind != TXN_INDEX || aborted;
+        SEGMENT_KINDS.into_iter().filter(has)
     }
 
     /// The place after the last batch.

@@ -12,8 +12,9 @@
 //! # Invariants
 //!
 //! - Nothing at or past the upper bound is looked at: it may not be written yet.
-//! - An index file is a hint. What it points to is checked against the batch that is there, and if
-//!   they differ the segment is scanned from its start.
+//! - An index is a hint, in a file or in memory, which may come from a file. What it points to is
+//!   checked against the batch that is there, and if they differ the segment is scanned from its
+//!   start.
 //! - A slice stays valid while segments are deleted or compacted: a deleted one gives
 //!   `ErrorKind::NotFound`, and a compacted one is found in its new form. But the file may be
 //!   replaced between finding and reading, and a name may come to mean another topic's file. Whoever
@@ -22,10 +23,10 @@
 //!   checks that it finds whole batches.
 
 use crate::disk::{Disk, FileName, read_exact_at};
-use crate::index::IndexFile;
+use crate::index::{IndexFile, OffsetEntry};
 use crate::limits;
 use crate::log::Log;
-use crate::scan::{Scanner, indexed_position, locate};
+use crate::scan::{Scanner, entry_position, indexed_position, locate, locate_written};
 use crate::segment::Tenure;
 use bytes::Bytes;
 use oncelog_wire::records::BatchHeader;
@@ -46,31 +47,33 @@ pub struct LogSlice {
     end: Hint,
     /// A batch boundary at most `max_bytes` after the start; exact if it is the last such.
     cut: Option<Hint>,
+    /// No batch at or past this offset is in the range.
+    end_offset_max: i64,
     /// Bytes of the segment when the slice was made; the file's own length is the bound as well.
     size: u64,
     tenure: Tenure,
 }
 
-/// A position at which a batch begins (or the segment ends): the one wanted, or one before it.
+/// Where a batch begins (or the segment ends).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Hint {
-    position: u64,
-    exact: bool,
+enum Hint {
+    /// Just the one that is wanted.
+    Exact(u64),
+    /// The one that is wanted or one before it, by the index: it may have been read from a damaged
+    /// file. `None`: the segment's first.
+    Entry(Option<OffsetEntry>),
 }
 
 impl Hint {
-    fn exact(position: u64) -> Hint {
-        Hint {
-            position,
-            exact: true,
+    fn position(self) -> u64 {
+        match self {
+            Hint::Exact(position) => position,
+            Hint::Entry(entry) => entry.map_or(0, |entry| entry.position),
         }
     }
 
-    fn at_or_before(position: u64) -> Hint {
-        Hint {
-            position,
-            exact: false,
-        }
+    fn is_exact(self) -> bool {
+        matches!(self, Hint::Exact(_))
     }
 }
 
@@ -120,31 +123,38 @@ impl Log {
         }
         let is_active = at + 1 == self.segments.len();
         let recent = |offset| self.recent.position_of(offset).filter(|_| is_active);
-        let floor = |offset| match &segment.index {
-            Some(index) => index.floor(offset).map_or(0, |entry| entry.position),
-            None => 0,
-        };
+        let floor = |offset| segment.index.as_ref().and_then(|index| index.floor(offset));
         let start = match recent(offset) {
-            Some(position) => Hint::exact(position),
-            None => Hint::at_or_before(floor(offset)),
+            Some(position) => Hint::Exact(position),
+            None => Hint::Entry(floor(offset)),
         };
         // A segment that a compaction may replace is as long as its file, and no position in it
         // is known from memory.
         let size = segment.index.as_ref().map_or(u64::MAX, |_| segment.size);
         let end = match recent(upper_bound) {
-            _ if upper_bound >= segment.next_offset => Hint::exact(size),
-            Some(position) => Hint::exact(position),
-            None => Hint::at_or_before(floor(upper_bound - 1)),
+            _ if upper_bound >= segment.next_offset => Hint::Exact(size),
+            Some(position) => Hint::Exact(position),
+            None => Hint::Entry(floor(upper_bound - 1)),
         };
-        let limit = start.position.saturating_add(max_bytes);
+        let limit = start.position().saturating_add(max_bytes);
         let cut = match &segment.index {
-            _ if start.exact => self.recent.floor_position(limit).map(Hint::exact),
-            Some(index) => index
-                .floor_position(limit)
-                .map(|e| Hint::at_or_before(e.position)),
+            _ if start.is_exact() => self.recent.floor_position(limit).map(Hint::Exact),
+            Some(index) => Some(Hint::Entry(index.floor_position(limit))),
             None => None,
         };
+        let start_max = match &segment.index {
+            _ if start.is_exact() => Some(start.position()),
+            Some(index) => index.ceiling(offset).map(|entry| entry.position),
+            None => None,
+        };
+        // The first batch that is known to begin behind the limit is not in the range.
+        let behind = start_max.and_then(|position| {
+            let limit = position.saturating_add(max_bytes.max(1));
+            segment.index.as_ref()?.ceiling_position(limit)
+        });
+        let end_offset_max = behind.map_or(segment.next_offset, |entry| entry.last_offset);
         Ok(Some(LogSlice {
+            end_offset_max: end_offset_max.min(upper_bound),
             file: segment.log_file(&self.dir),
             index_file: segment
                 .index
@@ -197,6 +207,11 @@ impl LogSlice {
         self.offset
     }
 
+    /// Only offsets below this one are in the range that [`resolve`] finds.
+    pub fn end_offset_max(&self) -> i64 {
+        self.end_offset_max
+    }
+
     /// What this slice knows from memory still holds: its file was not replaced, and its topic not
     /// deleted. To be asked *after* the file was opened; what was opened before is then the right
     /// one, and stays so whatever happens to the name. If not, nothing of it may be sent.
@@ -219,7 +234,7 @@ pub fn resolve(
 ) -> io::Result<Option<Resolved>> {
     let max_bytes = slice.max_bytes.min(u64::from(max_bytes));
     let at_least_one = slice.at_least_one && at_least_one;
-    let size = match slice.start.exact && slice.end.exact {
+    let size = match slice.start.is_exact() && slice.end.is_exact() {
         true => slice.size,
         false => disk
             .len(&slice.file)?
@@ -276,31 +291,40 @@ fn read_once(disk: &dyn Disk, slice: &LogSlice) -> io::Result<Bytes> {
 
 /// Where the first batch that reaches the slice's offset begins.
 fn find_start(disk: &dyn Disk, slice: &LogSlice, size: u64) -> io::Result<u64> {
-    if slice.start.exact {
-        return Ok(slice.start.position);
+    if let Hint::Exact(position) = slice.start {
+        return Ok(position);
     }
-    find(disk, slice, slice.start, slice.offset, size)
+    let from = look_from(disk, slice, slice.start, slice.offset)?;
+    locate_written(disk, &slice.file, from, size, slice.offset)
 }
 
 /// Where the batches that end below the upper bound end.
 fn find_end(disk: &dyn Disk, slice: &LogSlice, size: u64) -> io::Result<u64> {
-    if slice.end.exact {
-        return Ok(slice.end.position.min(size));
+    if let Hint::Exact(position) = slice.end {
+        return Ok(position.min(size));
     }
-    find(disk, slice, slice.end, slice.upper_bound, size)
+    let from = look_from(disk, slice, slice.end, slice.upper_bound)?;
+    Ok(locate(disk, &slice.file, from, size, slice.upper_bound)?.position())
 }
 
-/// Where the batches that end below `offset` end, looking from the best position known.
-fn find(disk: &dyn Disk, slice: &LogSlice, hint: Hint, offset: i64, size: u64) -> io::Result<u64> {
-    let from = match &slice.index_file {
+/// The best position known from which to look for the batches that end below `offset`.
+fn look_from(disk: &dyn Disk, slice: &LogSlice, hint: Hint, offset: i64) -> io::Result<u64> {
+    match &slice.index_file {
         // Entries below the batch wanted, so that what they point to is written.
         Some(file) => {
             let below = |index: &IndexFile<'_>| index.floor(offset - 1);
-            indexed_position(disk, &slice.file, file, slice.base_offset, below)?
+            indexed_position(disk, &slice.file, file, slice.base_offset, below)
         }
-        None => hint.position,
-    };
-    Ok(locate(disk, &slice.file, from, size, offset)?.position())
+        None => hinted(disk, slice, hint),
+    }
+}
+
+/// A position that the caller may begin to look at.
+fn hinted(disk: &dyn Disk, slice: &LogSlice, hint: Hint) -> io::Result<u64> {
+    match hint {
+        Hint::Exact(position) => Ok(position),
+        Hint::Entry(entry) => entry_position(disk, &slice.file, entry),
+    }
 }
 
 /// Where to end so that whole batches fit below `limit`, given that not all up to `end` do.
@@ -314,14 +338,14 @@ fn cut(
 ) -> io::Result<u64> {
     let inside = |position: &u64| (start..=limit).contains(position);
     let known = match (slice.cut, &slice.index_file) {
-        (Some(hint), _) if hint.exact && hint.position > start && hint.position <= limit => {
+        (Some(Hint::Exact(position)), _) if position > start && position <= limit => {
             // Exact for the slice's own limit; a smaller one is scanned for.
             if limit - start == slice.max_bytes {
-                return Ok(hint.position);
+                return Ok(position);
             }
-            Some(hint.position)
+            Some(position)
         }
-        (Some(hint), _) => Some(hint.position),
+        (Some(hint), _) => Some(hinted(disk, slice, hint)?),
         (None, Some(file)) => {
             let below = |index: &IndexFile<'_>| index.floor_position(limit);
             Some(indexed_position(

@@ -6,4 +6,5 @@ mod model;
 mod reading;
 mod recovery;
 mod retention;
+mod transactions;
 mod world;

@@ -21,4 +21,5 @@ mod snapshot;
 pub use server::{CONNECTIONS_MAX, REQUEST_WAIT, serve};
 pub use snapshot::{
     CommittedOffset, Figures, GroupSnapshot, PartitionSnapshot, Readiness, Snapshot, TopicSnapshot,
+    TransactionsSnapshot,
 };

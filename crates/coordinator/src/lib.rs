@@ -17,6 +17,7 @@ pub mod groups;
 mod outcome;
 pub mod seed;
 mod topics;
+pub mod transactions;
 
 pub use outcome::{Caller, Markers, Outcome, Record, ReplyTo};
 pub use topics::{TopicView, Topics};

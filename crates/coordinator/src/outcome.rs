@@ -67,6 +67,18 @@ impl Outcome {
         self.replies.push((to, body.into()));
     }
 
+    /// Everything of `later`, after what is here. Both are parts of no transaction.
+    pub(crate) fn extend(&mut self, later: Outcome) {
+        assert!(
+            self.transactional.is_none() && later.transactional.is_none(),
+            "transactional records are a batch of their own"
+        );
+        self.records.extend(later.records);
+        self.replies.extend(later.replies);
+        self.markers.extend(later.markers);
+        self.log.extend(later.log);
+    }
+
     /// Only an answer.
     pub fn answer(to: ReplyTo, body: impl Into<ResponseBody>) -> Outcome {
         let mut outcome = Outcome::default();

@@ -4,24 +4,26 @@
 //! through, all outside the broker's lock. Here are the checks that need the partition's state or
 //! configuration, in this order:
 //!
-//! 1. transactional batches are refused (not implemented yet);
-//! 2. a **duplicate** of one of the producer's last five batches is answered with its original
-//!    offsets. Kafka checks this after 3; here a batch that was accepted once stays accepted,
+//! 1. a **duplicate** of one of the producer's last five batches is answered with its original
+//!    offsets. Kafka checks this after 2; here a batch that was accepted once stays accepted,
 //!    even if the configuration or the clock would refuse it today;
-//! 3. content: size, keys on a compacted topic, timestamps;
-//! 4. producer epoch and sequence.
+//! 2. content: size, keys on a compacted topic, timestamps;
+//! 3. of a transactional batch: that its transaction is open, or that the coordinator was asked (see
+//!    [`crate::transactions`]);
+//! 4. producer epoch and sequence, and that no batch is outside of the producer's open transaction.
 //!
 //! Then the header is stamped (see [`crate::rewrite`]), the log assigns offsets, and only then do
 //! the producers take the batch in.
 
 use crate::partition::{Completes, Partition, Work};
-use crate::producers::{BatchEntry, ProducerBatch, Verdict};
+use crate::producers::{BatchEntry, ProducerBatch};
 use crate::rejection::{RECORD_ERRORS_MAX, RecordError, Rejection};
 use crate::rewrite::Rewritten;
+use crate::verification::VerificationGuard;
 use bytes::Bytes;
 use oncelog_wire::ErrorCode;
 use oncelog_wire::clock::Now;
-use oncelog_wire::records::{Batch, NO_TIMESTAMP, ProducedBatch, TimestampType};
+use oncelog_wire::records::{Batch, NO_SEQUENCE, NO_TIMESTAMP, ProducedBatch, TimestampType};
 
 /// A client's batch that is in the log, or on its way there.
 #[derive(Debug)]
@@ -39,7 +41,8 @@ pub struct Appended {
 impl Partition {
     /// Appends a client's batch, or finds that it is in the log already.
     ///
-    /// `acks` plays no part here. Errors are Kafka's: MESSAGE_TOO_LARGE(10),
+    /// `guard`: what [`Partition::begin_verification`] gave before the coordinator was asked, for a
+    /// batch that needs it. `acks` plays no part here. Errors are Kafka's: MESSAGE_TOO_LARGE(10),
     /// RECORD_LIST_TOO_LARGE(18), INVALID_RECORD(87), INVALID_TIMESTAMP(32),
     /// OUT_OF_ORDER_SEQUENCE_NUMBER(45), INVALID_PRODUCER_EPOCH(47), INVALID_TXN_STATE(48),
     /// CORRUPT_MESSAGE(2).
@@ -47,24 +50,43 @@ impl Partition {
         &mut self,
         now: Now,
         batch: &ProducedBatch,
+        guard: Option<VerificationGuard>,
     ) -> Result<Appended, Rejection> {
-        if batch.header.is_transactional() {
-            // What Kafka says to a transactional batch outside of a transaction.
-            let why = "transactions are not implemented yet";
-            return Err(Rejection::new(ErrorCode::InvalidTxnState, why));
-        }
         let producer = ProducerBatch::of(&batch.header);
         if let Some(original) = producer.and_then(|p| self.producers.find_duplicate(&p)) {
             return Ok(self.duplicate_of(original));
         }
         self.check_content(now, batch)?;
         if let Some(producer) = producer {
-            let verdict = self.producers.check(&producer)?;
-            assert_eq!(verdict, Verdict::Next, "duplicates were answered above");
+            let transactional = batch.header.is_transactional();
+            let verification = self.check_transaction(&batch.header, guard)?;
+            self.producers
+                .check(&producer, transactional, verification)?;
         }
         let rewritten = Rewritten::for_topic(&self.config, now, batch)?;
         self.check_size(rewritten.size_bytes())?;
         Ok(self.append(now, rewritten))
+    }
+
+    /// Appends a batch of a coordinator's records that are part of a client's transaction: it names
+    /// the client's producer id and epoch, and has no sequence.
+    ///
+    /// Errors: INVALID_PRODUCER_EPOCH(47), INVALID_TXN_STATE(48), MESSAGE_TOO_LARGE(10),
+    /// RECORD_LIST_TOO_LARGE(18).
+    ///
+    /// # Panics
+    /// If `batch` is not one whole, well-formed batch of that kind: the broker built it.
+    pub fn append_transactional(
+        &mut self,
+        now: Now,
+        batch: Bytes,
+        guard: Option<VerificationGuard>,
+    ) -> Result<Appended, Rejection> {
+        let parsed = whole(&batch);
+        assert_coordinators(&parsed);
+        self.check_size(batch.len())?;
+        self.check_transaction(&parsed.header, guard)?;
+        Ok(self.append(now, Rewritten::as_is(parsed)))
     }
 
     /// Appends a batch of the broker's own (a coordinator's records), which has no producer id.
@@ -74,14 +96,26 @@ impl Partition {
     /// # Panics
     /// If `batch` is not one whole, well-formed batch of plain records: the broker built it.
     pub fn append_internal(&mut self, now: Now, batch: Bytes) -> Result<Appended, Rejection> {
-        let parsed = Batch::parse(&batch).expect("the broker builds well-formed batches");
-        assert_eq!(parsed.bytes.len(), batch.len(), "one whole batch");
+        let parsed = whole(&batch);
         assert_plain(&parsed);
         self.check_size(batch.len())?;
         Ok(self.append(now, Rewritten::as_is(parsed)))
     }
 
     fn append(&mut self, now: Now, batch: Rewritten) -> Appended {
+        let header = batch.header;
+        let appended = self.write(now, batch);
+        self.producers
+            .apply(&header, appended.base_offset, now.instant);
+        if header.is_transactional() {
+            self.verifications.end(header.producer_id);
+        }
+        self.assert_invariants();
+        appended
+    }
+
+    /// Puts a batch at the log's end. The caller then tells the producers.
+    pub(crate) fn write(&mut self, now: Now, batch: Rewritten) -> Appended {
         let expected_offset = self.log.end_offset();
         let appended = self.log.append(
             &batch.header,
@@ -98,13 +132,10 @@ impl Partition {
         }];
         work.extend(appended.after.into_iter().map(Work::unwatched));
         if appended.rolled {
-            // Before `apply`: the snapshot describes what lies below the new segment.
+            // The producers do not know the batch yet: the snapshot describes what lies below the new segment.
             let snapshot = self.take_snapshot(now.instant, base_offset, true);
             work.push(Work::unwatched(snapshot));
         }
-        self.producers
-            .apply(&batch.header, base_offset, now.instant);
-        self.assert_invariants();
         Appended {
             base_offset,
             last_offset,
@@ -193,6 +224,19 @@ fn keyless(batch: &ProducedBatch) -> Option<Rejection> {
             })
             .collect(),
     })
+}
+
+fn whole(batch: &Bytes) -> Batch {
+    let parsed = Batch::parse(batch).expect("the broker builds well-formed batches");
+    assert_eq!(parsed.bytes.len(), batch.len(), "one whole batch");
+    parsed
+}
+
+fn assert_coordinators(batch: &Batch) {
+    let header = &batch.header;
+    let of_a_producer = header.has_producer_id() && header.producer_epoch >= 0;
+    let kind = header.is_transactional() && !header.is_control();
+    assert!(of_a_producer && kind && header.base_sequence == NO_SEQUENCE);
 }
 
 fn assert_plain(batch: &Batch) {

@@ -42,8 +42,19 @@ pub struct FetchView {
     pub high_watermark: i64,
     pub last_stable_offset: i64,
     pub log_start_offset: i64,
+    /// What a read_committed reader has to leave out of the slice, by first offset; may name more,
+    /// which is not in the slice. `None` for read_uncommitted.
+    pub aborted_transactions: Option<Vec<AbortedTransaction>>,
     /// The client's log departs from this one: it must truncate to here. No records are given.
     pub diverging_epoch: Option<EpochEndOffset>,
+}
+
+/// From the first offset on, batches of this producer that are transactional were aborted, up to its
+/// next abort marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbortedTransaction {
+    pub producer_id: i64,
+    pub first_offset: i64,
 }
 
 /// The largest epoch not above the one asked for, and where it ends (exclusive).
@@ -76,6 +87,10 @@ impl Partition {
             high_watermark: self.high_watermark(),
             last_stable_offset: self.last_stable_offset(),
             log_start_offset: self.log.start_offset(),
+            aborted_transactions: match params.isolation {
+                Isolation::ReadCommitted => Some(Vec::new()),
+                Isolation::ReadUncommitted => None,
+            },
             diverging_epoch: None,
         };
         if let Some(fetched_epoch) = params.last_fetched_epoch {
@@ -98,6 +113,9 @@ impl Partition {
                 .slice(offset, upper_bound, params.max_bytes, params.at_least_one);
             view.slice = slice.map_err(|_| ErrorCode::OffsetOutOfRange)?;
             view.available_bytes = self.log.bytes_between(offset, upper_bound);
+            if let (Some(slice), Some(aborted)) = (&view.slice, &mut view.aborted_transactions) {
+                *aborted = self.aborted_between(offset, slice.end_offset_max());
+            }
         }
         Ok(view)
     }
@@ -119,6 +137,17 @@ impl Partition {
             Isolation::ReadUncommitted => self.high_watermark(),
             Isolation::ReadCommitted => self.last_stable_offset(),
         }
+    }
+
+    fn aborted_between(&self, from_offset: i64, upper_bound: i64) -> Vec<AbortedTransaction> {
+        let found = self.log.aborted_transactions(from_offset, upper_bound);
+        let aborted = found.iter().map(|found| AbortedTransaction {
+            producer_id: found.producer_id,
+            first_offset: found.first_offset,
+        });
+        let mut aborted: Vec<AbortedTransaction> = aborted.collect();
+        aborted.sort_unstable_by_key(|aborted| aborted.first_offset);
+        aborted
     }
 
     /// FENCED_LEADER_EPOCH(74) for a client that has slept through an election,

@@ -39,6 +39,7 @@ impl Partition {
                     high_watermark >= before,
                     "the high watermark never goes down"
                 );
+                self.endings.high_watermark_is(high_watermark);
                 done.high_watermark = (high_watermark > before).then_some(high_watermark);
             }
             Completes::Compaction => {
@@ -101,7 +102,7 @@ impl Partition {
     /// When to call [`Partition::housekeeping`] next; [`Instant::NEVER`] if nothing will be due.
     pub fn next_deadline(&self) -> Instant {
         let mut deadline = self.log.next_deadline().min(self.snapshot_deadline());
-        if !self.producers.is_empty() {
+        if !self.producers.is_empty() || !self.verifications.is_empty() {
             deadline = deadline.min(self.next_expiry);
         }
         deadline
@@ -133,14 +134,21 @@ impl Partition {
         self.log.delete(self.identity.topic_id)
     }
 
-    /// Compaction keeps every batch of a producer's window, without records if need be, so that
-    /// the log alone can rebuild the window. (Kafka keeps the last one.)
+    /// Compaction keeps every batch of a producer's window, without records if need be, and its last
+    /// batch if that is a marker, so that the log alone can rebuild window and epoch. (Kafka keeps the
+    /// last one.) It acts on no transaction's outcome that a power cut could take back.
     fn compaction_plan(&mut self, now: Now) -> Option<CompactionPlan> {
-        let limit = self.last_stable_offset();
+        let synced = self.log.recovery_point();
+        let unsynced = self.endings.first_unsynced_offset(synced);
+        let limit = self.last_stable_offset().min(unsynced.unwrap_or(i64::MAX));
         self.log.dirty_ratio(now, limit)?;
         let states = self.producers.iter().map(|(_, state)| state);
-        let entries = states.flat_map(|state| state.window.entries());
-        let keep_batches = entries.map(|entry| entry.last_offset).collect();
+        let kept = states.flat_map(|state| {
+            let window = state.window.entries().iter();
+            let window = window.map(|entry| entry.last_offset);
+            window.chain([state.last_offset])
+        });
+        let keep_batches = kept.collect();
         self.log.compaction_plan(now, limit, keep_batches)
     }
 
@@ -148,6 +156,7 @@ impl Partition {
         if now >= self.next_expiry {
             let expiration_ms = self.config.producer_id_expiration_ms;
             self.producers.expire(now, expiration_ms);
+            self.verifications.sweep();
             self.next_expiry = next_expiry(now, expiration_ms);
         }
     }
@@ -184,8 +193,11 @@ impl Partition {
         begins_segment: bool,
     ) -> DiskOp {
         self.snapshot_taken = now;
-        let content = snapshot::encode(&self.producers.below(offset), now);
-        let mut steps = self.snapshots.write(offset, begins_segment, content);
+        let producers = self.producers.below(offset, &self.endings);
+        let content = snapshot::encode(&producers, now);
+        // Recovery finds aborted transactions again only if their markers lie past the snapshot.
+        let mut steps = self.log.txn_index_steps();
+        steps.extend(self.snapshots.write(offset, begins_segment, content));
         let start = self.log.start_offset();
         steps.extend(self.snapshots.prune(start, self.high_watermark()));
         DiskOp::Steps(steps)

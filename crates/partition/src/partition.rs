@@ -5,12 +5,14 @@
 //! nobody (the broker waits for the high watermark), does no IO (disk work is returned as
 //! [`Work`]) and has no followers yet.
 //!
-//! Its methods are in one file per concern: `append`, `fetch`, `offsets`, `housekeeping`,
-//! `recovery`.
+//! Its methods are in one file per concern: `append`, `transactions`, `fetch`, `offsets`,
+//! `housekeeping`, `recovery`.
 
 use crate::config::PartitionConfig;
+use crate::endings::Endings;
 use crate::producers::Producers;
 use crate::snapshot_files::SnapshotFiles;
+use crate::verification::Verifications;
 use oncelog_commitlog::{DiskOp, Log};
 use oncelog_wire::Uuid;
 use oncelog_wire::clock::Instant;
@@ -42,8 +44,8 @@ impl Identity {
 /// - The high watermark never goes down, and everything below it is as durable as the topic's
 ///   flush settings promise: with one replica it is the end of what the log has written without
 ///   a hole.
-/// - `producers` is exactly what [`Producers::apply`] makes of every batch in the log, in offset
-///   order, plus what older, deleted batches left behind, minus what expired. Hence a sequence
+/// - `producers` is exactly what [`Producers::apply`] and [`Producers::apply_marker`] make of every
+///   batch in the log, in offset order, plus what older, deleted batches left behind, minus what expired. Hence a sequence
 ///   never advances before its record is in the log.
 /// - The snapshot at offset N describes the log below N; one whose N lies past the log's end is
 ///   never on disk while the log can grow.
@@ -53,6 +55,8 @@ pub struct Partition {
     pub(crate) config: PartitionConfig,
     pub(crate) log: Log,
     pub(crate) producers: Producers,
+    pub(crate) endings: Endings,
+    pub(crate) verifications: Verifications,
     pub(crate) snapshots: SnapshotFiles,
     /// When the newest snapshot was written.
     pub(crate) snapshot_taken: Instant,
@@ -125,11 +129,6 @@ impl Partition {
     /// Everything below may be read, and is what acks=all waits for.
     pub fn high_watermark(&self) -> i64 {
         self.log.written_end_offset()
-    }
-
-    /// Everything below is readable for read_committed. Without transactions: the high watermark.
-    pub fn last_stable_offset(&self) -> i64 {
-        self.high_watermark()
     }
 
     /// Bytes of all segments, as DescribeLogDirs reports them.

@@ -1,27 +1,34 @@
 //! A partition's beginning: made anew, or found on disk.
 //!
 //! Opening recovers the log first (which truncates it at the first bad batch past its recovery
-//! point), then loads the newest snapshot at or below the log's end, and applies the headers of
-//! the batches above it: the same [`crate::Producers::apply`] as when they were appended. So
-//! the duplicate window is whole after a clean shutdown (the snapshot is at the log's end), after
+//! point), then loads the newest snapshot at or below the log's end, and applies the headers and
+//! markers of the batches above it: the same [`crate::Producers::apply`] as when they were appended.
+//! So the duplicate window is whole after a clean shutdown (the snapshot is at the log's end), after
 //! kill -9 and after a power cut (an older snapshot and a longer replay).
 //!
 //! Snapshots that cannot be used are removed durably before the log can grow again: a corrupt one,
 //! because an older one or the whole log serves; one past the log's end, because it describes
 //! batches that are lost, and would be believed once other batches had taken their offsets.
 //!
+//! Transactions come back the same way: those that are open from the snapshot and the log above it,
+//! those that were aborted from the segments' files up to the snapshot and from the log above it (or
+//! wholly from the log, if a file is lost or damaged).
+//!
 //! This is the one place of the crate that touches a disk itself: nothing else runs before a
 //! partition is open.
 
 use crate::config::PartitionConfig;
+use crate::endings::Endings;
 use crate::housekeeping;
 use crate::partition::{Identity, Partition};
-use crate::producers::Producers;
+use crate::producers::{AppendedMarker, Producers};
 use crate::snapshot;
 use crate::snapshot_files::{SUFFIX, SnapshotFiles, TEMPORARY_SUFFIX, offset_of};
-use oncelog_commitlog::{Disk, DiskOp, Log, replay_headers};
+use crate::verification::Verifications;
+use oncelog_commitlog::{AbortedTxn, Disk, DiskOp, Log, replay_batches, restore_aborted};
 use oncelog_wire::Uuid;
 use oncelog_wire::clock::{Instant, Now};
+use oncelog_wire::records::{Batch, ControlRecord, EndTxn};
 use std::io;
 use thiserror::Error;
 
@@ -59,11 +66,6 @@ pub enum RecoveryError {
     Log(#[from] oncelog_commitlog::RecoveryError),
     #[error("{dir}: {source}")]
     Io { dir: String, source: io::Error },
-    /// Written by something that has transactions; this version would lose track of them.
-    #[error(
-        "{dir}: the batch at offset {offset} is transactional, and transactions are not implemented yet"
-    )]
-    Transactional { dir: String, offset: i64 },
 }
 
 impl Partition {
@@ -91,7 +93,7 @@ impl Partition {
         let log_config = config.log.clone();
         let recovered = oncelog_commitlog::recover(disk, &dir, log_config, clean, now)?;
         let mut notes = recovered.report.notes(&dir);
-        let log = match recovered.topic_id {
+        let mut log = match recovered.topic_id {
             Some(id) if id == identity.topic_id => recovered.log,
             Some(found) => {
                 let expected = identity.topic_id;
@@ -110,7 +112,13 @@ impl Partition {
         let mut snapshots = find_snapshots(disk, &log, &mut notes).map_err(in_dir)?;
         let (mut producers, from) =
             load_newest(disk, &log, &mut snapshots, now.instant, &mut notes).map_err(in_dir)?;
-        replay(disk, &dir, &log, from, &mut producers, now.instant)?;
+        let aborted = replay(disk, &log, from, &mut producers, now.instant).map_err(in_dir)?;
+        producers.close(log.start_offset()..log.first_dirty_offset());
+        match recovered.aborted_complete {
+            true => restore_aborted(disk, &mut log, from, &aborted),
+            false => restore_all_aborted(disk, &mut log, now.instant),
+        }
+        .map_err(in_dir)?;
         let partition = Partition::assemble(identity, config, log, producers, snapshots, now);
         Ok(Opened { partition, notes })
     }
@@ -130,6 +138,8 @@ impl Partition {
             config,
             log,
             producers,
+            endings: Endings::default(),
+            verifications: Verifications::default(),
             snapshots,
             snapshot_taken: now.instant,
             next_expiry,
@@ -248,32 +258,68 @@ fn read_whole(disk: &dyn Disk, path: &str) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Applies the headers of the batches from `from` on.
+/// Finds every aborted transaction of the log, for when a file that lists some is lost or damaged.
+fn restore_all_aborted(disk: &dyn Disk, log: &mut Log, now: Instant) -> io::Result<()> {
+    let mut producers = Producers::default();
+    let aborted = replay(disk, log, log.start_offset(), &mut producers, now)?;
+    restore_aborted(disk, log, 0, &aborted)
+}
+
+/// Applies the batches from `from` on; the transactions that were aborted there.
 fn replay(
     disk: &dyn Disk,
-    dir: &str,
     log: &Log,
     from: i64,
     producers: &mut Producers,
     now: Instant,
-) -> Result<(), RecoveryError> {
-    let mut transactional = None;
-    replay_headers(disk, log, from, &mut |header| {
-        if header.is_transactional() || header.is_control() {
-            transactional.get_or_insert(header.base_offset);
-        }
-        // Also of a batch that the log's start lies within: it is still read, and may be retried.
-        producers.apply(header, header.base_offset, now);
-    })
-    .map_err(|source| RecoveryError::Io {
-        dir: dir.to_owned(),
-        source,
+) -> io::Result<Vec<AbortedTxn>> {
+    let mut aborted = Vec::new();
+    replay_batches(disk, log, from, &mut |header, control| {
+        let Some(control) = control else {
+            // Also of a batch that the log's start lies within: it is still read, and may be retried.
+            producers.apply(header, header.base_offset, now);
+            return Ok(());
+        };
+        aborted.extend(replay_control(producers, control, now)?);
+        Ok(())
     })?;
-    match transactional {
-        None => Ok(()),
-        Some(offset) => Err(RecoveryError::Transactional {
-            dir: dir.to_owned(),
-            offset,
-        }),
-    }
+    Ok(aborted)
+}
+
+/// What a marker has ended, if it has aborted anything.
+fn replay_control(
+    producers: &mut Producers,
+    batch: &Batch,
+    now: Instant,
+) -> io::Result<Option<AbortedTxn>> {
+    let control = ControlRecord::of_batch(batch);
+    let control = control.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let (coordinator_epoch, abort) = match control {
+        Some(ControlRecord::EndTxn {
+            result,
+            coordinator_epoch,
+        }) => (Some(coordinator_epoch), result == EndTxn::Abort),
+        Some(ControlRecord::Other(_)) => return Ok(None),
+        // Kafka's cleaner has emptied it: nothing is left of its transaction.
+        None => (None, false),
+    };
+    let header = &batch.header;
+    let marker = AppendedMarker {
+        producer_id: header.producer_id,
+        epoch: header.producer_epoch,
+        coordinator_epoch,
+        offset: header.base_offset,
+        timestamp: header.max_timestamp,
+    };
+    let first_offset = producers.apply_marker(&marker, now);
+    let aborted = first_offset.filter(|_| abort).map(|first_offset| {
+        let open = producers.first_open_offset();
+        AbortedTxn {
+            producer_id: marker.producer_id,
+            first_offset,
+            last_offset: marker.offset,
+            last_stable_offset: open.unwrap_or(marker.offset + 1),
+        }
+    });
+    Ok(aborted)
 }

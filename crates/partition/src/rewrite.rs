@@ -98,11 +98,14 @@ fn recompress(batch: &ProducedBatch, codec: Compression) -> Result<Batch, Reject
         bytes: batch.bytes.clone(),
     };
     let header = &batch.header;
-    let mut builder = BatchBuilder::new().compression(codec).producer(
-        header.producer_id,
-        header.producer_epoch,
-        header.base_sequence,
-    );
+    let mut builder = BatchBuilder::new()
+        .compression(codec)
+        .transactional(header.is_transactional())
+        .producer(
+            header.producer_id,
+            header.producer_epoch,
+            header.base_sequence,
+        );
     let records = sent.records(RECOMPRESSED_BYTES_MAX).map_err(too_large)?;
     for record in records {
         builder.append_record(&record.map_err(too_large)?);
@@ -122,7 +125,10 @@ mod tests {
     };
 
     fn sent(codec: Compression) -> ProducedBatch {
-        let mut builder = BatchBuilder::new().compression(codec).producer(9, 2, 40);
+        let mut builder = BatchBuilder::new()
+            .compression(codec)
+            .transactional(true)
+            .producer(9, 2, 40);
         builder.append(50_000, Some(b"a"), Some(b"1"), &[(b"h", None)]);
         builder.append(60_000, None, Some(&[7; 900]), &[]);
         builder.append(55_000, Some(b"c"), None, &[]);
@@ -224,6 +230,7 @@ mod tests {
                         h.producer_epoch,
                         h.base_sequence,
                         h.last_sequence(),
+                        h.is_transactional(),
                     )
                 };
                 assert_eq!(producer(&stored.header), producer(&original.header));

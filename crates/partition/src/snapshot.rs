@@ -9,10 +9,12 @@
 //!     i64 producer id, i16 epoch, i32 last sequence, i64 last offset, i32 offset delta,
 //!     i64 timestamp, i32 coordinator epoch, i64 first offset of the open transaction (-1: none)
 //! -- Kafka's reader stops here (`ProducerSnapshot.json`); what follows is ours --
-//! [u8; 4] "ONCE", i16 version = 1
+//! [u8; 4] "ONCE", i16 version = 2
 //! for each producer, in the same order:
-//!     i64 idle time in ms, i8 number n of batches (0..=5), then n times, oldest first:
+//!     i64 idle time in ms, i8 number n of batches (0..=5; -1: none, and any sequence may follow),
+//!     then n times, oldest first:
 //!         i32 last sequence, i64 last offset, i32 offset delta, i64 timestamp
+//!     i64 offset of the last batch, with a sequence or without (-1: not known; not in version 1)
 //! ```
 //!
 //! Kafka's own part has room for the last batch only, so a restart shrinks Kafka's window to one.
@@ -34,7 +36,8 @@ const CRC_END: usize = 2 + 4;
 const PRODUCER_BYTES: usize = 8 + 2 + 4 + 8 + 4 + 8 + 4 + 8;
 
 const TAIL_MAGIC: &[u8; 4] = b"ONCE";
-const TAIL_VERSION: i16 = 1;
+const TAIL_VERSION: i16 = 2;
+const SEQUENCE_UNKNOWN: i8 = -1;
 
 /// Why a snapshot cannot be used. The caller deletes it and falls back to an older one.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -51,7 +54,7 @@ pub enum SnapshotError {
 
 /// The file's content for `producers` as they are at `now`.
 pub fn encode(producers: &Producers, now: Instant) -> Bytes {
-    let per_producer = PRODUCER_BYTES + 8 + 1 + WINDOW * (4 + 8 + 4 + 8);
+    let per_producer = PRODUCER_BYTES + 8 + 1 + WINDOW * (4 + 8 + 4 + 8) + 8;
     let mut out = BytesMut::with_capacity(CRC_END + 4 + 6 + producers.len() * per_producer);
     out.put_i16(VERSION);
     out.put_u32(0);
@@ -85,13 +88,17 @@ fn encode_tail(producers: &Producers, now: Instant, out: &mut BytesMut) {
     for (_, state) in producers.iter() {
         out.put_i64(state.idle_ms(now));
         let entries = state.window.entries();
-        out.put_i8(entries.len() as i8);
+        out.put_i8(match state.sequence_unknown {
+            true => SEQUENCE_UNKNOWN,
+            false => entries.len() as i8,
+        });
         for entry in entries {
             out.put_i32(entry.last_sequence);
             out.put_i64(entry.last_offset);
             out.put_i32(entry.offset_delta);
             out.put_i64(entry.timestamp);
         }
+        out.put_i64(state.last_offset);
     }
 }
 
@@ -115,13 +122,17 @@ pub fn decode(content: &[u8], offset: i64, now: Instant) -> Result<Producers, Sn
     let mut ids = Vec::new();
     for _ in 0..count {
         let (producer_id, state) = decode_producer(&mut input, offset, now)?;
-        if producers.restore(producer_id, state).is_some() {
+        if producers.get(producer_id).is_some() {
             return Err(SnapshotError::Nonsense("a producer id appears twice"));
+        }
+        if !producers.restore(producer_id, state) {
+            let what = "two transactions begin at the same offset";
+            return Err(SnapshotError::Nonsense(what));
         }
         ids.push(producer_id);
     }
     if !input.0.is_empty() {
-        decode_tail(&mut input, &ids, &mut producers)?;
+        decode_tail(&mut input, offset, &ids, &mut producers)?;
     }
     Ok(producers)
 }
@@ -144,6 +155,10 @@ fn decode_producer(
     if producer_id < 0 || epoch < 0 {
         return Err(SnapshotError::Nonsense("negative producer id or epoch"));
     }
+    if txn >= offset {
+        let what = "a transaction beyond the snapshot's offset";
+        return Err(SnapshotError::Nonsense(what));
+    }
     let mut window = Window::default();
     if last.last_offset >= 0 {
         check_entry(&last)?;
@@ -158,31 +173,49 @@ fn decode_producer(
         epoch,
         coordinator_epoch,
         last_timestamp: last.timestamp,
+        last_offset: window.last().map_or(-1, |last| last.last_offset),
         current_txn_first_offset: (txn >= 0).then_some(txn),
         window,
+        sequence_unknown: false,
         last_active: now,
         idle_before_ms: 0,
     };
     Ok((producer_id, state))
 }
 
-/// Replaces each window of one by the full one, and sets the idle times.
+/// Replaces each window of one by the full one, and sets what Kafka's part does not have.
 fn decode_tail(
     input: &mut Input<'_>,
+    offset: i64,
     ids: &[i64],
     producers: &mut Producers,
 ) -> Result<(), SnapshotError> {
-    if input.take::<4>()? != *TAIL_MAGIC || i16::from_be_bytes(input.take()?) != TAIL_VERSION {
+    let is_ours = input.take::<4>()? == *TAIL_MAGIC;
+    let version = i16::from_be_bytes(input.take()?);
+    if !is_ours || !(1..=TAIL_VERSION).contains(&version) {
         return Err(SnapshotError::Nonsense("an unknown tail"));
     }
     for id in ids {
         let idle_ms = i64::from_be_bytes(input.take()?);
         let window = decode_window(input)?;
+        let sequence_unknown = window.is_none();
+        let window = window.unwrap_or_default();
+        let last_offset = match version {
+            1 => window.last().map_or(-1, |last| last.last_offset),
+            _ => i64::from_be_bytes(input.take()?),
+        };
         let state = producers.get_mut(*id).expect("restored just before");
         if idle_ms < 0 || window.last().map(place) != state.window.last().map(place) {
             return Err(SnapshotError::Nonsense("the tail contradicts the entry"));
         }
+        if last_offset >= offset {
+            return Err(SnapshotError::Nonsense(
+                "a batch beyond the snapshot's offset",
+            ));
+        }
         state.window = window;
+        state.sequence_unknown = sequence_unknown;
+        state.last_offset = last_offset;
         state.idle_before_ms = idle_ms;
     }
     if input.0.is_empty() {
@@ -192,9 +225,13 @@ fn decode_tail(
     }
 }
 
-fn decode_window(input: &mut Input<'_>) -> Result<Window, SnapshotError> {
-    let [len] = input.take::<1>()?;
-    if usize::from(len) > WINDOW {
+/// `None` if the sequences are not known.
+fn decode_window(input: &mut Input<'_>) -> Result<Option<Window>, SnapshotError> {
+    let len = i8::from_be_bytes(input.take()?);
+    if len == SEQUENCE_UNKNOWN {
+        return Ok(None);
+    }
+    if !(0..=WINDOW as i8).contains(&len) {
         return Err(SnapshotError::Nonsense("a window of more than five"));
     }
     let mut window = Window::default();
@@ -212,7 +249,7 @@ fn decode_window(input: &mut Input<'_>) -> Result<Window, SnapshotError> {
         }
         window.push(entry);
     }
-    Ok(window)
+    Ok(Some(window))
 }
 
 /// What an entry of Kafka's part and the last one of our tail must agree on. Not the timestamp:
@@ -264,8 +301,10 @@ mod tests {
             epoch,
             coordinator_epoch: -1,
             last_timestamp: entries.last().map_or(-1, |e| e.3),
+            last_offset: entries.last().map_or(-1, |e| e.1),
             current_txn_first_offset: None,
             window,
+            sequence_unknown: false,
             last_active: NOW,
             idle_before_ms: 0,
         }
@@ -274,7 +313,7 @@ mod tests {
     fn producers(states: Vec<(i64, ProducerState)>) -> Producers {
         let mut producers = Producers::default();
         for (id, state) in states {
-            producers.restore(id, state);
+            assert!(producers.restore(id, state));
         }
         producers
     }
@@ -320,6 +359,36 @@ mod tests {
         let read = decode(&kafka, 200, NOW).unwrap();
         assert_eq!(read.get(7), Some(&state(0, &[(5, 105, 0, 12)])));
         assert_eq!(read.get(9), two_producers().get(9));
+    }
+
+    #[test]
+    fn transactions_and_unknown_sequences_are_carried_over() {
+        let mut open = state(3, &[]);
+        open.current_txn_first_offset = Some(40);
+        open.sequence_unknown = true;
+        open.last_offset = 70;
+        let expected = producers(vec![(7, open), (9, state(0, &[(0, 41, 0, 5)]))]);
+        let content = encode(&expected, NOW);
+        assert_eq!(decode(&content, 71, NOW), Ok(expected.clone()));
+        let first_offset = &content[CRC_END + 4 + PRODUCER_BYTES - 8..][..8];
+        assert_eq!(first_offset, 40i64.to_be_bytes());
+        for offset in [40, 70] {
+            assert!(decode(&content, offset, NOW).is_err(), "before {offset}");
+        }
+        let mut twice = expected;
+        let mut other = state(1, &[]);
+        other.current_txn_first_offset = Some(40);
+        assert!(!twice.restore(8, other), "two cannot begin at one offset");
+    }
+
+    #[test]
+    fn a_tail_of_version_1_is_read() {
+        let expected = producers(vec![(7, state(0, &[(4, 104, 4, 11), (5, 105, 0, 12)]))]);
+        let mut content = encode(&expected, NOW).to_vec();
+        content.truncate(content.len() - 8);
+        let version = CRC_END + 4 + PRODUCER_BYTES + TAIL_MAGIC.len();
+        content[version..version + 2].copy_from_slice(&1i16.to_be_bytes());
+        assert_eq!(decode(&reseal(content), 200, NOW), Ok(expected));
     }
 
     #[test]
@@ -392,7 +461,7 @@ mod tests {
                     sequence = (sequence + i64::from(size)) & i64::from(i32::MAX);
                     entries.push((sequence as i32, offset - 1, size - 1, timestamp));
                 }
-                expected.restore(id, state(epoch, &entries));
+                assert!(expected.restore(id, state(epoch, &entries)));
             }
             let read = decode(&encode(&expected, NOW), 1_000_000, NOW);
             prop_assert_eq!(read, Ok(expected));

@@ -6,7 +6,9 @@ mod support;
 
 use oncelog_commitlog::Disk;
 use oncelog_partition::*;
-use oncelog_wire::records::{Compression, TimestampType};
+use oncelog_wire::records::{
+    Batch, BatchBuilder, BatchHeader, Compression, ControlRecord, TimestampType,
+};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
@@ -50,6 +52,14 @@ scripts! {
     restart
     sequences
     shutdown
+    transactions
+    transactions_compacted
+    transactions_coordinator
+    transactions_crash
+    transactions_deleted
+    transactions_fetch
+    transactions_markers
+    transactions_verify
     watermark
 }
 
@@ -77,8 +87,49 @@ enum Command {
         bytes: Option<usize>,
         #[arg(key, optional)]
         keyless: bool,
+        /// A transactional batch; the coordinator is asked before, if it needs to be.
         #[arg(key, optional)]
         transactional: bool,
+        /// Whose answer comes with the batch: nobody's (`none`), or that to the last `ask`.
+        #[arg(key)]
+        guard: Option<String>,
+        #[arg(key, optional)]
+        hold: bool,
+    },
+    /// Begins asking the coordinator about a transactional batch, if it needs to be asked.
+    Ask {
+        #[arg(key)]
+        pid: i64,
+        #[arg(key)]
+        epoch: Option<i16>,
+        #[arg(key)]
+        seq: Option<i32>,
+        /// The client keeps transactions of version 2.
+        #[arg(key, optional)]
+        tv2: bool,
+    },
+    /// A coordinator's records in a client's transaction; `guard` as for `produce`.
+    Coordinate {
+        #[arg(key)]
+        pid: i64,
+        #[arg(key)]
+        epoch: Option<i16>,
+        #[arg(key)]
+        guard: Option<String>,
+        #[arg(key, optional)]
+        hold: bool,
+    },
+    /// `commit` or `abort`, of transaction version `tv`.
+    Marker {
+        result: String,
+        #[arg(key)]
+        pid: i64,
+        #[arg(key)]
+        epoch: Option<i16>,
+        #[arg(key)]
+        coordinator: Option<i32>,
+        #[arg(key)]
+        tv: Option<i8>,
         #[arg(key, optional)]
         hold: bool,
     },
@@ -111,12 +162,27 @@ enum Command {
         #[arg(key, optional)]
         all: bool,
     },
+    /// Removes the files with this ending, or flips a bit in each.
+    Damage {
+        suffix: String,
+        #[arg(key, optional)]
+        remove: bool,
+    },
     Producers,
+    /// Open transactions.
+    Transactions,
+    /// What a read_committed consumer is given.
+    ReadCommitted,
+    /// The files that list aborted transactions.
+    TxnIndexes,
     Batches,
     Offsets,
     Snapshots,
+    /// One batch with read_committed, unless another size is given.
     Fetch {
         offset: i64,
+        #[arg(key)]
+        bytes: Option<u64>,
         #[arg(key)]
         current_epoch: Option<i32>,
         #[arg(key)]
@@ -138,6 +204,8 @@ enum Command {
 #[derive(Default)]
 struct Runner {
     world: World,
+    /// What the last `ask` was given.
+    asked: Option<VerificationGuard>,
 }
 
 type Output = Result<String, Box<dyn Error>>;
@@ -190,7 +258,11 @@ impl goldenscript::Runner for Runner {
                     .collect();
                 return Ok(format!("{offsets:?}\n"));
             }
-            Command::Produce { .. } => return produce(world, command),
+            Command::Produce { .. } => return produce(world, command, self.asked),
+            Command::Ask { .. } => return ask_coordinator(world, command, &mut self.asked),
+            Command::Coordinate { .. } => return coordinate(world, command, self.asked),
+            Command::Marker { .. } => return marker(world, command),
+            Command::Damage { suffix, remove } => damage(world, suffix, *remove),
             _ => return ask(world, command),
         }
         Ok(String::new())
@@ -225,6 +297,10 @@ fn configure(
             }
             "message.timestamp.before.max.ms" => config.timestamp_before_max_ms = value.parse()?,
             "message.timestamp.after.max.ms" => config.timestamp_after_max_ms = value.parse()?,
+            "delete.retention.ms" => config.log.delete_retention_ms = value.parse()?,
+            "min.cleanable.dirty.ratio" => {
+                config.log.min_cleanable_dirty_ratio = value.parse()?;
+            }
             "producer.id.expiration.ms" => config.producer_id_expiration_ms = value.parse()?,
             name => return Err(format!("unknown config {name}").into()),
         }
@@ -243,7 +319,7 @@ fn complete(world: &mut World, last_offsets: &[i64]) -> String {
     output
 }
 
-fn produce(world: &mut World, command: &Command) -> Output {
+fn produce(world: &mut World, command: &Command, asked: Option<VerificationGuard>) -> Output {
     let Command::Produce {
         pid,
         epoch,
@@ -254,6 +330,7 @@ fn produce(world: &mut World, command: &Command) -> Output {
         bytes,
         keyless,
         transactional,
+        guard,
         hold,
     } = command
     else {
@@ -268,9 +345,30 @@ fn produce(world: &mut World, command: &Command) -> Output {
         value: vec![b'v'; bytes.unwrap_or(5)],
         codec: Compression::from_name(codec).ok_or("unknown codec")?,
         transactional: *transactional,
+        guard: guard_of(guard.as_deref(), asked)?,
         hold: *hold,
+        own_keys: false,
     };
-    Ok(match world.produce(&produce) {
+    let appended = match (transactional, guard) {
+        (true, None) => world.produce_verified(&produce),
+        _ => world.produce(&produce),
+    };
+    appended_line(world, appended)
+}
+
+fn guard_of(
+    guard: Option<&str>,
+    asked: Option<VerificationGuard>,
+) -> Result<Option<VerificationGuard>, String> {
+    match guard {
+        None | Some("none") => Ok(None),
+        Some("asked") => Ok(asked),
+        Some(other) => Err(format!("no guard {other}")),
+    }
+}
+
+fn appended_line(world: &mut World, appended: Result<Appended, Rejection>) -> Output {
+    Ok(match appended {
         Err(rejection) => {
             let code = rejection.code.kafka_name();
             format!("{code}: {}\n", rejection.message)
@@ -293,10 +391,135 @@ fn produce(world: &mut World, command: &Command) -> Output {
     })
 }
 
+fn ask_coordinator(
+    world: &mut World,
+    command: &Command,
+    asked: &mut Option<VerificationGuard>,
+) -> Output {
+    let Command::Ask {
+        pid,
+        epoch,
+        seq,
+        tv2,
+    } = command
+    else {
+        unreachable!("only called for ask");
+    };
+    let produce = Produce {
+        producer: Some((*pid, epoch.unwrap_or(0), seq.unwrap_or(0))),
+        transactional: true,
+        ..Default::default()
+    };
+    let header = BatchHeader::parse(&produce.build())?;
+    if !world.partition().needs_verification(&header) {
+        return Ok("nothing to ask\n".to_owned());
+    }
+    let guard = world.partition().begin_verification(&header, *tv2);
+    let again = *asked == Some(guard);
+    *asked = Some(guard);
+    Ok(format!("asked{}\n", if again { " again" } else { "" }))
+}
+
+fn coordinate(world: &mut World, command: &Command, asked: Option<VerificationGuard>) -> Output {
+    let Command::Coordinate {
+        pid,
+        epoch,
+        guard,
+        hold,
+    } = command
+    else {
+        unreachable!("only called for coordinate");
+    };
+    let builder = BatchBuilder::new().transactional(true);
+    let mut builder = builder.producer(*pid, epoch.unwrap_or(0), -1);
+    builder.append(world.now.wall_ms, Some(b"group"), Some(b"offset"), &[]);
+    let (now, batch) = (world.now, builder.build());
+    let header = BatchHeader::parse(&batch)?;
+    let partition = world.partition();
+    let guard = match guard.as_deref() {
+        None if partition.needs_verification(&header) => {
+            Some(partition.begin_verification(&header, true))
+        }
+        guard => guard_of(guard, asked)?,
+    };
+    let mut appended = partition.append_transactional(now, batch, guard);
+    if let Ok(appended) = &mut appended {
+        world.take(appended, *hold);
+    }
+    appended_line(world, appended)
+}
+
+fn marker(world: &mut World, command: &Command) -> Output {
+    let Command::Marker {
+        result,
+        pid,
+        epoch,
+        coordinator,
+        tv,
+        hold,
+    } = command
+    else {
+        unreachable!("only called for marker");
+    };
+    let marker = EndTransactionMarker {
+        producer_id: *pid,
+        producer_epoch: epoch.unwrap_or(0),
+        coordinator_epoch: coordinator.unwrap_or(0),
+        transaction_version: tv.unwrap_or(0),
+        commit: result == "commit",
+    };
+    let appended = world.marker(&marker, *hold);
+    appended_line(world, appended)
+}
+
+fn damage(world: &mut World, suffix: &str, remove: bool) {
+    for name in world.files(suffix) {
+        let file = format!("{DIR}/{name}");
+        match remove {
+            true => world.disk.remove(&file).expect("removed"),
+            false => world.disk.flip_bit(&file, 9, 1),
+        }
+    }
+}
+
+fn txn_indexes(world: &World, output: &mut String) -> Result<(), Box<dyn Error>> {
+    for name in world.files(".txnindex") {
+        write!(output, "{}:", name.trim_start_matches('0'))?;
+        let content = world.disk.content(&format!("{DIR}/{name}")).ok_or("gone")?;
+        for entry in content.chunks(34) {
+            let fields = entry[2..].chunks_exact(8);
+            let mut fields = fields.map(|f| i64::from_be_bytes(f.try_into().expect("8 bytes")));
+            let mut next = || fields.next().ok_or("an entry is cut off");
+            let (producer, first, last, stable) = (next()?, next()?, next()?, next()?);
+            write!(
+                output,
+                " producer {producer} {first}..={last} stable {stable};"
+            )?;
+        }
+        writeln!(output)?;
+    }
+    Ok(())
+}
+
 fn ask(world: &mut World, command: &Command) -> Output {
     let mut output = String::new();
     match command {
         Command::Producers => producers(world, &mut output)?,
+        Command::Transactions => {
+            for open in world.partition().open_transactions() {
+                writeln!(
+                    output,
+                    "producer {}/{} from {}, last batch at {}",
+                    open.producer_id, open.producer_epoch, open.first_offset, open.last_timestamp
+                )?;
+            }
+        }
+        Command::ReadCommitted => {
+            let records = world.read_committed();
+            let offsets: Vec<i64> = records.iter().map(|record| record.offset).collect();
+            writeln!(output, "{offsets:?}")?;
+        }
+        Command::TxnIndexes => txn_indexes(world, &mut output)?,
         Command::Batches => {
             for batch in world.batches() {
                 let h = &batch.header;
@@ -315,6 +538,10 @@ fn ask(world: &mut World, command: &Command) -> Output {
                     h.timestamp_type(),
                     h.max_timestamp,
                 )?;
+                if h.is_transactional() {
+                    output.pop();
+                    writeln!(output, ", {}", transactional(&batch)?)?;
+                }
             }
         }
         Command::Offsets => {
@@ -328,6 +555,7 @@ fn ask(world: &mut World, command: &Command) -> Output {
         }
         Command::Fetch {
             offset,
+            bytes,
             current_epoch,
             last_epoch,
         } => {
@@ -336,7 +564,7 @@ fn ask(world: &mut World, command: &Command) -> Output {
                 current_leader_epoch: *current_epoch,
                 last_fetched_epoch: *last_epoch,
                 isolation: Isolation::ReadCommitted,
-                max_bytes: 1,
+                max_bytes: bytes.unwrap_or(1),
                 at_least_one: true,
             };
             writeln!(output, "{}", fetch(world, &params)?)?;
@@ -384,9 +612,30 @@ fn producers(world: &mut World, output: &mut String) -> Result<(), Box<dyn Error
             let (first, last) = (entry.base_sequence(), entry.last_sequence);
             write!(output, " {first}..={last}@{}", entry.base_offset())?;
         }
+        if let Some(first) = state.current_txn_first_offset {
+            write!(output, " transaction from {first}")?;
+        }
         writeln!(output)?;
     }
     Ok(())
+}
+
+/// What a transactional batch is.
+fn transactional(batch: &Batch) -> Result<String, Box<dyn Error>> {
+    if !batch.header.is_control() {
+        return Ok("transactional".to_owned());
+    }
+    let horizon = match batch.header.delete_horizon_ms() {
+        Some(horizon) => format!(" until {horizon}"),
+        None => String::new(),
+    };
+    Ok(match ControlRecord::of_batch(batch)? {
+        Some(ControlRecord::EndTxn {
+            result,
+            coordinator_epoch,
+        }) => format!("{result:?} of coordinator {coordinator_epoch}{horizon}"),
+        other => format!("{other:?}{horizon}"),
+    })
 }
 
 fn fetch(world: &mut World, params: &FetchParams) -> Output {
@@ -405,12 +654,17 @@ fn fetch(world: &mut World, params: &FetchParams) -> Output {
         ));
     };
     let bytes = oncelog_commitlog::read(&world.disk as &dyn Disk, &slice)?;
-    let batch = oncelog_wire::records::Batch::parse(&bytes)?;
+    let batch = Batch::parse(&bytes)?;
     let (first, last) = (batch.header.base_offset, batch.header.last_offset());
     assert!(view.available_bytes >= bytes.len() as u64);
+    let aborted = view.aborted_transactions.unwrap_or_default();
+    let aborted = aborted
+        .iter()
+        .map(|a| format!(", aborted {}@{}", a.producer_id, a.first_offset));
     Ok(format!(
-        "batch {first}..={last}, high watermark {}",
-        view.high_watermark
+        "batch {first}..={last}, high watermark {}{}",
+        view.high_watermark,
+        aborted.collect::<String>()
     ))
 }
 

@@ -8,11 +8,15 @@ use crate::server;
 use oncelog_broker::Figures as CoreFigures;
 use oncelog_console::{
     CommittedOffset, Figures, GroupSnapshot, PartitionSnapshot, Readiness, Snapshot, TopicSnapshot,
+    TransactionsSnapshot,
 };
 use oncelog_coordinator::cluster::BrokerConfig;
+use oncelog_coordinator::transactions::TransactionFigures;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub struct ServerFigures {
     state: Mutex<State>,
@@ -114,6 +118,28 @@ impl Figures for ServerFigures {
     }
 }
 
+fn of_transactions(shards: &[TransactionFigures]) -> TransactionsSnapshot {
+    let mut by_state = BTreeMap::new();
+    let mut fenced = BTreeMap::new();
+    for shard in shards {
+        for (state, count) in &shard.states {
+            *by_state.entry(state.name()).or_default() += *count as u64;
+        }
+        for (reason, count) in shard.fenced.by_reason() {
+            *fenced.entry(reason).or_default() += count;
+        }
+    }
+    let began = shards.iter().filter_map(|shard| shard.oldest_open_start_ms);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = now.map_or(0, |now| now.as_millis() as i64);
+    let age_ms = began.min().map_or(0, |began| (now_ms - began).max(0));
+    TransactionsSnapshot {
+        by_state: by_state.into_iter().collect(),
+        oldest_open_seconds: age_ms as u64 / 1000,
+        fenced: fenced.into_iter().collect(),
+    }
+}
+
 fn of_core(figures: CoreFigures, fixed: Snapshot) -> Snapshot {
     let partition = |figures: oncelog_broker::PartitionFigures| PartitionSnapshot {
         start_offset: figures.start_offset,
@@ -135,6 +161,7 @@ fn of_core(figures: CoreFigures, fixed: Snapshot) -> Snapshot {
         offsets: group.offsets.into_iter().map(committed).collect(),
     };
     Snapshot {
+        transactions: of_transactions(&figures.transactions),
         topics: figures.topics.into_iter().map(topic).collect(),
         groups: figures.groups.into_iter().map(group).collect(),
         messages_in: figures.counters.messages_in,

@@ -85,8 +85,8 @@ pub const DESCRIPTORS_RESERVED: u64 = 128;
 /// Share of the descriptor limit that the file cache may use: 1 / this.
 pub const DESCRIPTOR_CACHE_SHARE: u64 = 4;
 
-/// Threads that write and sync appends; files are spread over them.
-pub const COMMIT_THREADS: usize = 4;
+/// Lanes in which appends are written and synced, two threads each; files are spread over them.
+pub const COMMIT_LANES: usize = 4;
 
 /// Bytes that one group writes before it syncs; what is beyond is the next group.
 pub const COMMIT_GROUP_BYTES: usize = 32 << 20;

@@ -362,7 +362,7 @@ impl Threads {
         disk: Arc<RealDisk>,
         fatal: Arc<Fatal>,
     ) -> io::Result<(Arc<Core>, Threads)> {
-        let commit = Arc::new(Commit::new(limits::COMMIT_THREADS));
+        let commit = Arc::new(Commit::new(limits::COMMIT_LANES));
         let steps: background::StepQueue = Arc::new(WorkQueue::default());
         let reads: background::ReadQueue = Arc::new(WorkQueue::default());
         let queues = (commit.clone(), steps.clone(), reads.clone());

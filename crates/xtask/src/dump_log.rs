@@ -24,6 +24,10 @@ pub struct Args {
 /// One call's time limit; a call reads up to `CALL_BYTES_MAX` of file names.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
+/// The largest batch that it finds behind an index entry; without this, 5 MiB, and an exception past
+/// that.
+const BATCH_BYTES_MAX: &str = "1073741824";
+
 /// File names go in one argument, and the kernel takes up to 128 KiB for one.
 const CALL_BYTES_MAX: usize = 100_000;
 
@@ -207,6 +211,7 @@ fn dump_files(mut rest: &[&str], way: Way, found: &mut Found) -> Result<()> {
         let mut java = toolbox::java(None, "ERROR", "256M")?;
         java.arg("org.apache.kafka.tools.DumpLogSegments");
         java.args(way.arguments())
+            .args(["--max-message-size", BATCH_BYTES_MAX])
             .args(["--files", &call.join(",")]);
         let before = found.complaints.len();
         let decoding = way != Way::Records;

@@ -1,6 +1,6 @@
 //! What a recovered partition shows, and what lies in its files.
 
-use crate::partition_world::DIR;
+use crate::partition_world::{DIR, FETCH};
 use bytes::Bytes;
 use oncelog_commitlog::testing::MemoryDisk;
 use oncelog_commitlog::{Disk, read};
@@ -18,6 +18,11 @@ pub struct Seen {
     pub unreadable: Vec<i64>,
     /// The newest batch of each producer: id, epoch, sequence, offset.
     pub producers: Vec<(i64, i16, i32, i64)>,
+    /// Producer and first offset of what is open.
+    pub open: Vec<(i64, i64)>,
+    /// Producer and first offset of what is aborted, below the last stable offset.
+    pub aborted: Vec<(i64, i64)>,
+    pub last_stable_offset: i64,
 }
 
 pub fn look(disk: &MemoryDisk, partition: &Partition) -> Seen {
@@ -27,6 +32,12 @@ pub fn look(disk: &MemoryDisk, partition: &Partition) -> Seen {
         batches: Vec::new(),
         unreadable: Vec::new(),
         producers: Vec::new(),
+        open: partition
+            .open_transactions()
+            .map(|open| (open.producer_id, open.first_offset))
+            .collect(),
+        aborted: Vec::new(),
+        last_stable_offset: partition.last_stable_offset(),
     };
     let mut offset = seen.start;
     while offset < seen.end {
@@ -43,9 +54,13 @@ pub fn look(disk: &MemoryDisk, partition: &Partition) -> Seen {
             batch.header.last_offset() >= offset,
             "a batch from before {offset}"
         );
+        let aborted = aborted_at(partition, offset);
+        seen.aborted.extend(aborted);
         offset = batch.header.next_offset();
         seen.batches.push(batch);
     }
+    seen.aborted.sort_unstable();
+    seen.aborted.dedup();
     for (id, state) in partition.producers().iter() {
         if let Some(last) = state.window.last() {
             let newest = (id, state.epoch, last.last_sequence, last.last_offset);
@@ -59,16 +74,29 @@ pub fn look(disk: &MemoryDisk, partition: &Partition) -> Seen {
 pub fn batch_at(disk: &MemoryDisk, partition: &Partition, offset: i64) -> Option<Batch> {
     let params = FetchParams {
         fetch_offset: offset,
-        current_leader_epoch: None,
-        last_fetched_epoch: None,
-        isolation: Isolation::ReadUncommitted,
         max_bytes: 1,
-        at_least_one: true,
+        ..FETCH
     };
     let view = partition.fetch(&params).expect("an offset of the log");
     let bytes = read(disk, &view.slice?).ok()?;
     let batch = Batches::new(bytes).next()?;
     Some(batch.expect("a slice is whole batches"))
+}
+
+/// What a read_committed reader at this offset is told.
+fn aborted_at(partition: &Partition, offset: i64) -> Vec<(i64, i64)> {
+    let params = FetchParams {
+        fetch_offset: offset,
+        isolation: Isolation::ReadCommitted,
+        max_bytes: 1,
+        ..FETCH
+    };
+    let view = partition.fetch(&params).expect("an offset of the log");
+    let aborted = view.aborted_transactions.expect("is read_committed");
+    aborted
+        .iter()
+        .map(|aborted| (aborted.producer_id, aborted.first_offset))
+        .collect()
 }
 
 /// The content of each segment, by base offset.

@@ -5,7 +5,7 @@
 
 use super::damage::Damage;
 use crate::partition_world::{Produce, World};
-use oncelog_partition::PartitionConfig;
+use oncelog_partition::{EndTransactionMarker, PartitionConfig};
 use oncelog_wire::ErrorCode;
 use oncelog_wire::records::Compression;
 
@@ -72,6 +72,7 @@ impl Story {
 
     fn event(&self, world: &mut World, [kind, a, b]: [u8; 3]) {
         match kind % 8 {
+            _ if kind >= 128 => transaction(world, kind, a, b),
             0..=2 => produce(world, a, b, false),
             3 => produce(world, a, b, true),
             4 => {
@@ -120,11 +121,47 @@ fn produce(world: &mut World, a: u8, b: u8, hold: bool) {
         key: KEYS[usize::from(b % 8)],
         value: vec![b; usize::from(b >> 3) * 8],
         codec: Compression::ALL[usize::from(a >> 4) % 5],
-        transactional: false,
         hold,
+        ..Default::default()
     };
     if let Err(refused) = world.produce(&produce) {
         assert_eq!(refused.code, ErrorCode::RecordListTooLarge, "in sequence");
+    }
+}
+
+/// Producers 4 to 7 write in transactions, and in nothing else.
+fn transaction(world: &mut World, kind: u8, a: u8, b: u8) {
+    let id = 4 + i64::from(a % 4);
+    let state = world.partition().producers().get(id);
+    let last = state.and_then(|state| state.window.last());
+    let sequence = last.map_or(0, |entry| entry.last_sequence + 1);
+    let hold = kind & 4 != 0;
+    let refused = match kind % 4 {
+        0 | 1 => {
+            let produce = Produce {
+                producer: Some((id, 0, sequence)),
+                count: 1 + i32::from(a >> 2 & 3),
+                timestamp: world.now.wall_ms,
+                own_keys: b & 1 != 0,
+                value: vec![b; usize::from(b >> 3) * 8],
+                hold,
+                ..Default::default()
+            };
+            world.produce_verified(&produce).err()
+        }
+        _ => {
+            let marker = EndTransactionMarker {
+                producer_id: id,
+                producer_epoch: 0,
+                coordinator_epoch: 0,
+                transaction_version: 1,
+                commit: kind & 1 != 0,
+            };
+            world.marker(&marker, hold).err()
+        }
+    };
+    if let Some(refused) = refused {
+        assert_eq!(refused.code, ErrorCode::RecordListTooLarge, "{refused:?}");
     }
 }
 

@@ -96,10 +96,11 @@ fn split_by_group(broker: &Broker, version: i16, body: B) -> Parts {
     let itself = |group: &String| group.clone();
     match body {
         B::OffsetFetch(ask) => {
+            let stable = ask.require_stable;
             let groups = offsets::fetch::groups(version, ask);
             let name = |group: &OffsetFetchRequestGroup| group.group_id.clone();
             several(broker, groups, name, move |state, to, view, groups| {
-                let fetch = |group| state.offset_fetch(version, group, view.cluster);
+                let fetch = |group| state.offset_fetch(version, group, stable, view.cluster);
                 let found = groups.iter().map(fetch).collect();
                 Outcome::answer(to, offsets::fetch::response(version, found))
             })

@@ -89,7 +89,12 @@ pub(crate) fn handle(
 
 fn ask(broker: &mut Broker, question: Question, asked: Asked) {
     let connection = asked.connection;
-    let caller = caller(broker, connection, asked.client_id.as_deref(), asked.version);
+    let caller = caller(
+        broker,
+        connection,
+        asked.client_id.as_deref(),
+        asked.version,
+    );
     let then = Gated::Produce(Box::new(asked));
     gate::ask(broker, connection, caller, question, then);
 }
@@ -132,12 +137,7 @@ fn close_if_failed(broker: &mut Broker, connection: ConnectionId, response: &Pro
 }
 
 /// Answers, or waits for what was appended: for no longer than `timeout_ms`, if there is one.
-fn answer(
-    broker: &mut Broker,
-    request: RequestId,
-    parked: ParkedProduce,
-    timeout_ms: Option<i32>,
-) {
+fn answer(broker: &mut Broker, request: RequestId, parked: ParkedProduce, timeout_ms: Option<i32>) {
     if parked.waiting.is_empty() {
         return broker.answer(request, ResponseBody::Produce(parked.response));
     }
@@ -224,9 +224,8 @@ fn refuse_all(broker: &mut Broker, asked: &Asked) -> Option<Rejection> {
         let code = ErrorCode::TransactionalIdAuthorizationFailed;
         return Some(rejection(code, why));
     }
-    let other = |header: &BatchHeader| {
-        header.is_transactional() && header.producer_id != first.producer_id
-    };
+    let other =
+        |header: &BatchHeader| header.is_transactional() && header.producer_id != first.producer_id;
     if transactional.any(other) {
         let why = "transactional batches of several producers in one request".to_owned();
         return Some(rejection(ErrorCode::InvalidProducerIdMapping, why));

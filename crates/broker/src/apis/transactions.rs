@@ -17,12 +17,13 @@ use crate::input::ConnectionId;
 use crate::prepare::Prepared;
 use crate::quorum::{self, Again, Job};
 use crate::transactions::{self, Asked, TRANSACTION_STATE_TOPIC, View};
-use oncelog_coordinator::transactions::TransactionShard;
+use oncelog_coordinator::transactions::{TransactionShard, check_list_request};
 use oncelog_coordinator::{Caller, Outcome, ReplyTo};
 use oncelog_wire::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use oncelog_wire::messages::add_partitions_to_txn_response::{
     AddPartitionsToTxnPartitionResult, AddPartitionsToTxnTopicResult,
 };
+use oncelog_wire::messages::describe_transactions_response::TransactionState;
 use oncelog_wire::messages::{
     AddOffsetsToTxnResponse, AddPartitionsToTxnResponse, DescribeTransactionsRequest,
     DescribeTransactionsResponse, EndTxnResponse, InitProducerIdResponse, ListTransactionsRequest,
@@ -101,25 +102,31 @@ fn one(
 }
 
 fn fresh(ids: &mut std::ops::Range<i64>) -> i64 {
-    ids.next().expect("there was one before the shard was asked")
+    ids.next()
+        .expect("there was one before the shard was asked")
 }
 
 pub(crate) fn list(broker: &mut Broker, request: RequestId, ask: &ListTransactionsRequest) {
     let now = broker.now;
+    let (error, unknown_state_filters) = check_list_request(ask);
     let shards = broker.transactions.shards();
-    let listed = oncelog_coordinator::transactions::list(shards, now, ask);
-    let response = listed.unwrap_or_else(|error| ListTransactionsResponse {
+    let response = ListTransactionsResponse {
         error_code: error.code(),
+        unknown_state_filters,
+        transaction_states: shards.flat_map(|shard| shard.list(now, ask)).collect(),
         ..Default::default()
-    });
+    };
     broker.answer(request, ResponseBody::ListTransactions(response));
 }
 
 pub(crate) fn describe(broker: &mut Broker, request: RequestId, ask: &DescribeTransactionsRequest) {
-    let now = broker.now;
     let describe = |id: &String| match broker.transactions.ready() {
-        true => broker.transactions.shard_of(id).describe(now, id),
-        false => oncelog_coordinator::transactions::unknown(id),
+        true => broker.transactions.shard_of(id).describe(id),
+        false => TransactionState {
+            error_code: ErrorCode::TransactionalIdNotFound.code(),
+            transactional_id: id.clone(),
+            ..Default::default()
+        },
     };
     let response = DescribeTransactionsResponse {
         transaction_states: ask.transactional_ids.iter().map(describe).collect(),

@@ -95,7 +95,11 @@ pub(crate) fn answered(broker: &mut Broker, id: GateId, body: ResponseBody) {
     let waiting = broker.gates.waiting.remove(&id);
     let (connection, then) = waiting.expect("a gate opens once");
     let mut verdicts = Verdicts::new();
-    for topic in answer.results_by_transaction.iter().flat_map(|t| &t.topic_results) {
+    for topic in answer
+        .results_by_transaction
+        .iter()
+        .flat_map(|t| &t.topic_results)
+    {
         for partition in &topic.results_by_partition {
             let code = ErrorCode::from_code(partition.partition_error_code);
             verdicts.insert((topic.name.clone(), partition.partition_index), code);

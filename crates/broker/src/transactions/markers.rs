@@ -72,7 +72,11 @@ pub(crate) fn write_one(
             let wanted = appended.last_offset + 1;
             let is_written = wanted <= hosted.partition.high_watermark();
             if !is_written {
-                hosted.marker_waiters.entry(wanted).or_default().push(of.clone());
+                hosted
+                    .marker_waiters
+                    .entry(wanted)
+                    .or_default()
+                    .push(of.clone());
             }
             broker.run(key, appended.work);
             if topic == OFFSETS_TOPIC {

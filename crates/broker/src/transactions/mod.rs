@@ -146,11 +146,7 @@ pub(crate) fn ask(
 }
 
 /// Tells a shard something that nobody waits for an answer to.
-fn tell(
-    broker: &mut Broker,
-    shard: i32,
-    what: impl FnOnce(&mut TransactionShard, Now) -> Outcome,
-) {
+fn tell(broker: &mut Broker, shard: i32, what: impl FnOnce(&mut TransactionShard, Now) -> Outcome) {
     let now = broker.now;
     // The topic of transactions may have gone meanwhile.
     let Some(hosted) = broker.transactions.shards.get_mut(shard as usize) else {
@@ -168,7 +164,9 @@ pub(crate) fn tick(broker: &mut Broker, shard: i32) {
 /// Topics are gone: nothing is to be written to them any more.
 pub(crate) fn topic_deleted(broker: &mut Broker, name: &str) {
     for shard in 0..broker.transactions.shards.len() as i32 {
-        tell(broker, shard, |state, now| state.topics_deleted(now, &[name]));
+        tell(broker, shard, |state, now| {
+            state.topics_deleted(now, &[name])
+        });
     }
 }
 

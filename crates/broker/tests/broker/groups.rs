@@ -86,10 +86,10 @@ fn the_offsets_topic_is_made_once_whoever_asks() {
 }
 
 #[test]
-fn transactions_and_share_groups_have_no_coordinator() {
+fn share_groups_have_no_coordinator() {
     let mut host = start(&[]);
     for version in 1..=6 {
-        for key_type in [1, 2, 9, -1] {
+        for key_type in [2, 9, -1] {
             let answer: FindCoordinatorResponse =
                 host.ask(version, find(version, key_type, &["x"]));
             let error = match version {

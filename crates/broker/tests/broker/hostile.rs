@@ -221,6 +221,7 @@ fn corpus(topic: &Topic) -> Vec<RequestBody> {
     let group = || "g".to_owned();
     all.extend(topics_corpus(topic));
     all.extend(groups_corpus(topic));
+    all.extend(crate::transactions::corpus("t"));
     all.push(
         ListOffsetsRequest {
             replica_id: -1,

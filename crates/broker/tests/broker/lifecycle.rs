@@ -82,25 +82,27 @@ fn many_ask_for_a_producer_id_while_a_block_is_on_its_way() {
 }
 
 #[test]
-fn transactional_ids_are_refused() {
+fn what_is_no_transactional_id_is_refused() {
+    let ask = |id: &str| InitProducerIdRequest {
+        transactional_id: Some(id.to_owned()),
+        transaction_timeout_ms: 1_000,
+        producer_id: -1,
+        producer_epoch: -1,
+        ..Default::default()
+    };
     let mut host = start(&[]);
-    for (id, error) in [
-        ("", ErrorCode::InvalidRequest),
-        ("tx", ErrorCode::TransactionalIdAuthorizationFailed),
+    for (id, version, error) in [
+        ("", 0, ErrorCode::InvalidRequest),
+        ("", 5, ErrorCode::InvalidRequest),
+        ("tx", 6, ErrorCode::UnsupportedVersion),
     ] {
-        for version in [0, 2, 5] {
-            let ask = InitProducerIdRequest {
-                transactional_id: Some(id.to_owned()),
-                transaction_timeout_ms: 1_000,
-                producer_id: -1,
-                producer_epoch: -1,
-                ..Default::default()
-            };
-            let answer: InitProducerIdResponse = host.ask(version, ask);
-            assert_eq!(code(answer.error_code), error);
-            assert_eq!((answer.producer_id, answer.producer_epoch), (-1, -1));
-        }
+        let answer: InitProducerIdResponse = host.ask(version, ask(id));
+        assert_eq!(code(answer.error_code), error);
+        assert_eq!((answer.producer_id, answer.producer_epoch), (-1, -1));
     }
+    let mut host = start(&[("transaction.two.phase.commit.enable", "true")]);
+    let answer: InitProducerIdResponse = host.ask(6, ask("tx"));
+    assert_eq!(code(answer.error_code), ErrorCode::None);
 }
 
 // ---- shutdown and recovery ----

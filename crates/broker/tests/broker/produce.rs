@@ -199,27 +199,6 @@ fn a_failed_partition_is_told_with_those_that_succeeded() {
 }
 
 #[test]
-fn transactions_are_refused_before_anything_is_written() {
-    let mut host = start(&[]);
-    let topic = Topic::new(&mut host, "t", 1);
-    let builder = BatchBuilder::new().producer(5, 0, 0).transactional(true);
-    let transactional = batch_of(builder, &["a"]);
-    for version in PRODUCE_VERSIONS {
-        let request = ProduceRequest {
-            transactional_id: Some("tx".to_owned()),
-            ..produce_request(&topic, version, -1, &[(0, transactional.clone())])
-        };
-        let refused = ErrorCode::TransactionalIdAuthorizationFailed;
-        assert_eq!(outcome(&host.ask(version, request)), [(0, refused, -1)]);
-        // Without the id in the request.
-        let request = produce_request(&topic, version, -1, &[(0, transactional.clone())]);
-        let answer: ProduceResponse = host.ask(version, request);
-        assert_ne!(outcome(&answer)[0].1, ErrorCode::None);
-    }
-    assert_eq!(fetched(&mut host, &topic, 0, 0), []);
-}
-
-#[test]
 fn batches_that_no_client_should_send() {
     let mut host = start(&[]);
     let topic = Topic::new(&mut host, "t", 1);

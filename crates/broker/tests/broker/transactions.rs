@@ -5,7 +5,6 @@ use crate::host::{Hold, Host, start};
 use crate::requests::*;
 use bytes::Bytes;
 use oncelog_broker::ConnectionId;
-use oncelog_wire::ErrorCode;
 use oncelog_wire::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use oncelog_wire::messages::describe_producers_request::TopicRequest;
 use oncelog_wire::messages::offset_fetch_request::{
@@ -14,7 +13,9 @@ use oncelog_wire::messages::offset_fetch_request::{
 use oncelog_wire::messages::txn_offset_commit_request::{
     TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
-use oncelog_wire::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
+use oncelog_wire::messages::write_txn_markers_request::{
+    WritableTxnMarker, WritableTxnMarkerTopic,
+};
 use oncelog_wire::messages::{
     AddOffsetsToTxnRequest, AddOffsetsToTxnResponse, AddPartitionsToTxnRequest,
     AddPartitionsToTxnResponse, DescribeProducersRequest, DescribeProducersResponse,
@@ -25,6 +26,7 @@ use oncelog_wire::messages::{
     WriteTxnMarkersResponse,
 };
 use oncelog_wire::records::{BatchBuilder, Batches};
+use oncelog_wire::{ErrorCode, RequestBody};
 
 /// How a client speaks of transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,9 +249,13 @@ fn what_is_committed_is_read_and_what_is_aborted_is_not() {
         for round in 0..6 {
             let values = [format!("{round}a"), format!("{round}b")];
             let values: Vec<&str> = values.iter().map(String::as_str).collect();
-            assert_eq!(producer.produce(&mut host, &topic, &values), ErrorCode::None);
+            assert_eq!(
+                producer.produce(&mut host, &topic, &values),
+                ErrorCode::None
+            );
             let before = read_committed(&mut host, &topic).len();
-            assert_eq!(before, round / 2 * 2, "nothing of what is open is read");
+            let committed = (round + 1) / 2 * 2;
+            assert_eq!(before, committed, "nothing of what is open is read");
             assert_eq!(producer.end(&mut host, round % 2 == 0), ErrorCode::None);
         }
         let expected = ["0a", "0b", "2a", "2b", "4a", "4b"];
@@ -313,7 +319,10 @@ fn a_transaction_that_is_never_ended_is_aborted_after_its_time() {
         let mut host = start(&[]);
         let topic = Topic::new(&mut host, "t", 1);
         let mut producer = Producer::init(&mut host, protocol, "id");
-        assert_eq!(producer.produce(&mut host, &topic, &["lost"]), ErrorCode::None);
+        assert_eq!(
+            producer.produce(&mut host, &topic, &["lost"]),
+            ErrorCode::None
+        );
         produced(&mut host, &topic, 0, batch(&["plain"]));
         assert!(read_committed(&mut host, &topic).is_empty());
         host.pass_ms(61_000);
@@ -392,7 +401,10 @@ fn a_batch_outside_of_any_transaction_is_refused() {
         let answer: ProduceResponse = host.ask_on(producer.connection, version, request);
         outcome(&answer)[0].1
     };
-    assert_eq!(refused(&mut host, 9, Some("id")), ErrorCode::InvalidTxnState);
+    assert_eq!(
+        refused(&mut host, 9, Some("id")),
+        ErrorCode::InvalidTxnState
+    );
     assert_eq!(
         refused(&mut host, 11, Some("id")),
         ErrorCode::TransactionAbortable
@@ -438,17 +450,28 @@ fn an_end_that_was_held_up_on_an_old_connection_does_not_end_the_next_transactio
     let mut host = start(&[]);
     let topic = Topic::new(&mut host, "t", 1);
     let mut producer = Producer::init(&mut host, Protocol::V1, "id");
-    assert_eq!(producer.produce(&mut host, &topic, &["first"]), ErrorCode::None);
+    assert_eq!(
+        producer.produce(&mut host, &topic, &["first"]),
+        ErrorCode::None
+    );
     let late = producer.end_request(true);
     // The client gives up on the connection and tries again on a new one.
     let old = std::mem::replace(&mut producer.connection, host.connect());
     assert_eq!(producer.end(&mut host, true), ErrorCode::None);
-    assert_eq!(producer.produce(&mut host, &topic, &["second"]), ErrorCode::None);
+    assert_eq!(
+        producer.produce(&mut host, &topic, &["second"]),
+        ErrorCode::None
+    );
     // Only now does the first EndTxn arrive.
     let answer: EndTxnResponse = host.ask_on(old, late.0, late.1);
     assert_eq!(code(answer.error_code), ErrorCode::NotCoordinator);
     assert_eq!(read_committed(&mut host, &topic), ["first"]);
-    assert!(host.logs.iter().any(|(_, line)| line.contains("old")), "{:?}", host.logs);
+    let late = |line: &str| line.contains("EndTxn") && line.contains("it is late");
+    assert!(
+        host.logs.iter().any(|(_, line)| late(line)),
+        "{:?}",
+        host.logs
+    );
     assert_eq!(producer.end(&mut host, false), ErrorCode::None);
     assert_eq!(read_committed(&mut host, &topic), ["first"]);
 }
@@ -532,4 +555,78 @@ fn deleting_a_topic_does_not_keep_a_transaction_from_ending() {
     assert_eq!(producer.produce(&mut host, &topic, &["b"]), ErrorCode::None);
     assert_eq!(producer.end(&mut host, true), ErrorCode::None);
     assert_eq!(read_committed(&mut host, &topic), ["a", "b"]);
+}
+
+/// One sensible request of every API, with something in every list.
+pub fn corpus(topic: &str) -> Vec<RequestBody> {
+    let (id, name) = ("tx".to_owned(), topic.to_owned());
+    let add = AddPartitionsToTxnRequest {
+        v3_and_below_transactional_id: id.clone(),
+        v3_and_below_topics: vec![AddPartitionsToTxnTopic {
+            name: name.clone(),
+            partitions: vec![0, 1],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let add_offsets = AddOffsetsToTxnRequest {
+        transactional_id: id.clone(),
+        group_id: "g".to_owned(),
+        ..Default::default()
+    };
+    let end = |committed| EndTxnRequest {
+        transactional_id: id.clone(),
+        committed,
+        ..Default::default()
+    };
+    let offsets = TxnOffsetCommitRequest {
+        transactional_id: id.clone(),
+        group_id: "g".to_owned(),
+        generation_id: -1,
+        topics: vec![TxnOffsetCommitRequestTopic {
+            name: name.clone(),
+            partitions: vec![TxnOffsetCommitRequestPartition::default()],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let markers = WriteTxnMarkersRequest {
+        markers: vec![WritableTxnMarker {
+            topics: vec![WritableTxnMarkerTopic {
+                name: name.clone(),
+                partition_indexes: vec![0, 7],
+                ..Default::default()
+            }],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let producers = DescribeProducersRequest {
+        topics: vec![TopicRequest {
+            name,
+            partition_indexes: vec![0, 7],
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let list = ListTransactionsRequest {
+        state_filters: vec!["Ongoing".to_owned()],
+        producer_id_filters: vec![0],
+        ..Default::default()
+    };
+    let describe = DescribeTransactionsRequest {
+        transactional_ids: vec![id.clone()],
+        ..Default::default()
+    };
+    vec![
+        add.into(),
+        add_offsets.into(),
+        offsets.into(),
+        end(true).into(),
+        end(false).into(),
+        markers.into(),
+        producers.into(),
+        list.into(),
+        describe.into(),
+    ]
 }

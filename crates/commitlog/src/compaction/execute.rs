@@ -5,9 +5,11 @@
 
 use super::filter::{Filter, Kept, records_of};
 use super::key_map::KeyMap;
+use super::transactions::{Aborted, Walk};
 use super::{
     CompactionOutcome, CompactionPlan, GroupResult, Keys, NewSegment, Planned, cleaned_files,
 };
+use crate::aborted::{self, AbortedTxn};
 use crate::disk::{Disk, FileName};
 use crate::file_names::{LOG, segment_file};
 use crate::index::{IndexedBatch, NO_TIMESTAMP, SegmentIndex};
@@ -26,20 +28,25 @@ pub(crate) fn execute(disk: &dyn Disk, plan: &CompactionPlan) -> io::Result<Comp
     };
     let group_len = group_len(plan, &keys);
     let group = &plan.segments[..group_len];
+    let mut walk = Walk {
+        in_transaction: plan.in_transaction.clone(),
+    };
     let result = match group {
         [] => GroupResult::Unchanged,
-        group => rewrite(disk, plan, &keys, group)?,
+        group => rewrite(disk, plan, &keys, group, &mut walk)?,
     };
     Ok(CompactionOutcome {
         plan: plan.clone(),
         keys,
         group_len,
+        in_transaction: walk.in_transaction,
         result,
     })
 }
 
 /// The last offset of each key in the dirty section, as far as memory allows.
 fn read_keys(disk: &dyn Disk, plan: &CompactionPlan) -> io::Result<Keys> {
+    let aborted = Aborted::new(&plan.aborted);
     let mut last_offsets = KeyMap::new(plan.keys_max);
     let mut end_offset = plan.first_dirty_offset;
     for segment in &plan.segments {
@@ -48,6 +55,9 @@ fn read_keys(disk: &dyn Disk, plan: &CompactionPlan) -> io::Result<Keys> {
         }
         let mut stopped = None;
         for_each_batch(disk, plan, segment, |batch| {
+            if batch.header.is_control() || aborted.contains(&batch.header) {
+                return Ok(true);
+            }
             let stop = read_batch_keys(batch, plan.first_dirty_offset, &mut last_offsets)?;
             stopped = stop;
             Ok(stop.is_none())
@@ -72,9 +82,6 @@ fn read_batch_keys(
 ) -> io::Result<Option<i64>> {
     if batch.header.next_offset() <= first_dirty_offset {
         return Ok(None);
-    }
-    if batch.header.is_transactional() || batch.header.is_control() {
-        return Ok(Some(batch.header.base_offset.max(first_dirty_offset)));
     }
     for record in records_of(batch).map_err(invalid)? {
         let record = record.map_err(invalid)?;
@@ -113,10 +120,13 @@ fn rewrite(
     plan: &CompactionPlan,
     keys: &Keys,
     group: &[Planned],
+    walk: &mut Walk,
 ) -> io::Result<GroupResult> {
+    let aborted = Aborted::new(&plan.aborted);
     let filter = Filter {
         keys,
         keep_batches: &plan.keep_batches,
+        aborted: &aborted,
         now_ms: plan.now_ms,
         delete_retention_ms: plan.delete_retention_ms,
     };
@@ -124,8 +134,13 @@ fn rewrite(
     let mut changed = group.len() > 1;
     for segment in group {
         for_each_batch(disk, plan, segment, |batch| {
-            let kept = filter.apply(batch).map_err(invalid)?;
+            let met = walk.meet(&batch.header);
+            let kept = filter.apply(batch, met).map_err(invalid)?;
             changed |= kept != Kept::Whole;
+            if batch.header.is_control() && filter.stays_listed(&batch.header, met) {
+                let listed = aborted.by_marker(batch.header.base_offset);
+                output.aborted.extend(listed);
+            }
             match kept {
                 Kept::Whole => output.push(&batch.bytes)?,
                 Kept::Rewritten(bytes) => output.push(&bytes)?,
@@ -193,8 +208,8 @@ fn invalid(error: BatchError) -> io::Error {
 /// A segment that is being written under `.cleaned` names.
 struct Output<'a> {
     disk: &'a dyn Disk,
-    /// Index, time index, log.
-    files: [FileName; 3],
+    /// Index, time index, transaction index, log.
+    files: [FileName; 4],
     base_offset: i64,
     interval_bytes: u64,
     index: SegmentIndex,
@@ -204,6 +219,7 @@ struct Output<'a> {
     pending: Vec<u8>,
     next_offset: i64,
     first_timestamp: i64,
+    aborted: Vec<AbortedTxn>,
 }
 
 impl<'a> Output<'a> {
@@ -219,6 +235,7 @@ impl<'a> Output<'a> {
             pending: Vec::new(),
             next_offset: base_offset,
             first_timestamp: NO_TIMESTAMP,
+            aborted: Vec::new(),
         };
         output.remove()?; // what a step that failed has left
         Ok(output)
@@ -246,7 +263,7 @@ impl<'a> Output<'a> {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        let [_, _, log] = &self.files;
+        let [_, _, _, log] = &self.files;
         self.disk.write_at(log, self.written, &[&self.pending])?;
         self.written += self.pending.len() as u64;
         self.pending.clear();
@@ -258,11 +275,16 @@ impl<'a> Output<'a> {
             self.write()?;
         }
         self.index.seal();
-        let [index, times, _] = &self.files;
+        let [index, times, transactions, log] = &self.files;
         self.disk
             .write_at(index, 0, &[&self.index.offset_bytes()])?;
         self.disk.write_at(times, 0, &[&self.index.time_bytes()])?;
-        for file in &self.files {
+        if !self.aborted.is_empty() {
+            let entries = aborted::encode(&self.aborted);
+            self.disk.write_at(transactions, 0, &[&entries])?;
+            self.disk.sync(transactions)?;
+        }
+        for file in [index, times, log] {
             self.disk.sync(file)?;
         }
         Ok(NewSegment {
@@ -271,6 +293,7 @@ impl<'a> Output<'a> {
             next_offset: self.next_offset,
             first_timestamp: self.first_timestamp,
             max_timestamp: self.index.max_timestamp(),
+            aborted: self.aborted,
         })
     }
 

@@ -1,17 +1,20 @@
 //! Which records of a batch stay, and the batch that is left.
 
 use super::Keys;
+use super::transactions::Aborted;
 use crate::checkpoint::crc32c;
 use crate::limits;
 use bytes::Bytes;
 use oncelog_wire::records::{
-    Batch, BatchBuilder, BatchError, BatchHeader, HEADER_LEN, LOG_OVERHEAD, NO_TIMESTAMP, Record,
+    Batch, BatchBuilder, BatchError, BatchHeader, ControlRecord, HEADER_LEN, LOG_OVERHEAD,
+    NO_TIMESTAMP, Record,
 };
 use std::collections::BTreeSet;
 
 pub(super) struct Filter<'a> {
     pub keys: &'a Keys,
     pub keep_batches: &'a BTreeSet<i64>,
+    pub aborted: &'a Aborted<'a>,
     pub now_ms: i64,
     pub delete_retention_ms: i64,
 }
@@ -25,11 +28,17 @@ pub(super) enum Kept {
 }
 
 impl Filter<'_> {
-    pub fn apply(&self, batch: &Batch) -> Result<Kept, BatchError> {
+    /// `met`, for a marker: whether this pass has met a batch of its transaction.
+    pub fn apply(&self, batch: &Batch, met: bool) -> Result<Kept, BatchError> {
         let header = &batch.header;
-        let covered = header.base_offset < self.keys.end_offset;
-        if header.is_control() || header.is_transactional() || !covered {
+        if !self.covers(header) {
             return Ok(Kept::Whole);
+        }
+        if header.is_control() {
+            return self.apply_to_control(batch, met);
+        }
+        if self.aborted.contains(header) {
+            return Ok(self.without_records(header));
         }
         let horizon = header.delete_horizon_ms();
         let tombstones_stay = horizon.is_none_or(|horizon| self.now_ms < horizon);
@@ -47,22 +56,63 @@ impl Filter<'_> {
             return Ok(Kept::Whole);
         }
         if kept.is_empty() {
-            let keep = self.keep_batches.contains(&header.last_offset());
-            return Ok(match keep {
-                true if header.records_count == 0 => Kept::Whole,
-                true => Kept::Rewritten(emptied(header)),
-                false => Kept::Nothing,
-            });
+            return Ok(self.without_records(header));
         }
         let mut builder = BatchBuilder::like(header);
         if needs_horizon {
-            let horizon = self.now_ms.saturating_add(self.delete_retention_ms.max(0));
-            builder = builder.delete_horizon_ms(horizon);
+            builder = builder.delete_horizon_ms(self.horizon_ms());
         }
         for record in &kept {
             builder.append_record(record);
         }
         Ok(Kept::Rewritten(builder.build()))
+    }
+
+    /// Whether the transaction that a marker aborted has to stay on the list.
+    pub fn stays_listed(&self, marker: &BatchHeader, met: bool) -> bool {
+        met || !self.covers(marker)
+    }
+
+    fn covers(&self, header: &BatchHeader) -> bool {
+        header.base_offset < self.keys.end_offset
+    }
+
+    fn horizon_ms(&self) -> i64 {
+        self.now_ms.saturating_add(self.delete_retention_ms.max(0))
+    }
+
+    /// What is left of a batch none of whose records stays.
+    fn without_records(&self, header: &BatchHeader) -> Kept {
+        match self.keep_batches.contains(&header.last_offset()) {
+            true if header.records_count == 0 => Kept::Whole,
+            true => Kept::Rewritten(emptied(header)),
+            false => Kept::Nothing,
+        }
+    }
+
+    fn apply_to_control(&self, batch: &Batch, met: bool) -> Result<Kept, BatchError> {
+        let header = &batch.header;
+        let is_marker = match ControlRecord::of_batch(batch)? {
+            Some(ControlRecord::EndTxn { .. }) => true,
+            Some(ControlRecord::Other(_)) => false,
+            // Kafka's cleaner has emptied it when its transaction was gone.
+            None => return Ok(self.without_records(header)),
+        };
+        if met || !is_marker {
+            return Ok(Kept::Whole);
+        }
+        let Some(horizon) = header.delete_horizon_ms() else {
+            let mut builder = BatchBuilder::like(header).delete_horizon_ms(self.horizon_ms());
+            for record in records_of(batch)? {
+                builder.append_record(&record?);
+            }
+            return Ok(Kept::Rewritten(builder.build()));
+        };
+        let gone = self.now_ms >= horizon && !self.keep_batches.contains(&header.last_offset());
+        Ok(match gone {
+            true => Kept::Nothing,
+            false => Kept::Whole,
+        })
     }
 
     fn keeps(&self, record: &Record, tombstones_stay: bool) -> bool {

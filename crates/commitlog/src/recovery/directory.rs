@@ -6,7 +6,8 @@ use crate::checkpoint::{Checkpoint, Swap};
 use crate::disk::Disk;
 use crate::execute::execute_step;
 use crate::file_names::{
-    CHECKPOINT, LOG, Meaning, SEGMENT_KINDS, SWAP, in_dir, meaning, segment_file, with_suffix,
+    CHECKPOINT, LOG, Meaning, SEGMENT_KINDS, SWAP, TXN_INDEX, in_dir, meaning, segment_file,
+    with_suffix,
 };
 use crate::limits;
 use crate::log::replace_file;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 pub(super) struct FoundSegment {
     pub base_offset: i64,
     pub bytes: u64,
+    pub has_txn_index: bool,
 }
 
 /// Removes leftovers; completes a compaction's swap that was committed, undoes one that was not.
@@ -158,8 +160,12 @@ pub(super) fn find_segments(
         {
             let file = in_dir(dir, name);
             let bytes = disk.len(&file).map_err(RecoveryError::io(&file))?;
-            let bytes = bytes.unwrap_or(0);
-            found.push(FoundSegment { base_offset, bytes });
+            let txn_index = format!("{base_offset:020}{TXN_INDEX}");
+            found.push(FoundSegment {
+                base_offset,
+                bytes: bytes.unwrap_or(0),
+                has_txn_index: names.binary_search(&txn_index).is_ok(),
+            });
         }
     }
     if let Some(checkpoint) = checkpoint {

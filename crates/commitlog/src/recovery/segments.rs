@@ -52,10 +52,7 @@ impl Loader<'_> {
         let point = checkpoint.recovery_point;
         let below = found.partition_point(|s| s.base_offset < point.segment);
         let (sealed, tail) = found.split_at(below);
-        let mut segments = Vec::new();
-        for segment in sealed {
-            segments.push(self.load_sealed(segment)?);
-        }
+        let mut segments = self.load_sealed_before(sealed, point.segment)?;
         self.load_tail(tail, point, Offsets::Gapless, &mut segments)?;
         Ok(segments)
     }
@@ -85,11 +82,8 @@ impl Loader<'_> {
             let end = self.epochs.latest_start().unwrap_or(0);
             return Ok(vec![Segment::new(end, self.now.wall_ms)]);
         };
-        let mut segments = Vec::new();
         if trusted {
-            for segment in before {
-                segments.push(self.load_sealed(segment)?);
-            }
+            let mut segments = self.load_sealed_before(before, last.base_offset)?;
             segments.push(self.load_trusted(last, last.bytes, None)?);
             return Ok(segments);
         }
@@ -102,7 +96,30 @@ impl Loader<'_> {
             segment: first,
             position: 0,
         };
+        let mut segments = Vec::new();
         self.load_tail(&found, start, offsets, &mut segments)?;
+        Ok(segments)
+    }
+
+    /// Complete segments, of which each ends before the next begins, and the last before `end`: one
+    /// that reaches further would hide the others' batches.
+    fn load_sealed_before(&mut self, found: &[FoundSegment], end: i64) -> Result<Vec<Segment>> {
+        let mut segments = Vec::new();
+        let next = found.iter().skip(1).map(|segment| segment.base_offset);
+        for (found, limit) in found.iter().zip(next.chain([end])) {
+            let segment = self.load_sealed(found)?;
+            if segment.next_offset > limit {
+                return Err(RecoveryError::Damaged {
+                    file: segment.log_file(self.dir).to_string(),
+                    position: segment.size,
+                    what: format!(
+                        "the batches end before offset {}, and the next segment begins at {limit}",
+                        segment.next_offset
+                    ),
+                });
+            }
+            segments.push(segment);
+        }
         Ok(segments)
     }
 

@@ -4,7 +4,7 @@ use super::world::{DIR, Rec, World, batch_of, rec, small_config};
 use crate::checkpoint::{Checkpoint, Swap};
 use crate::testing::Random;
 use crate::{Disk, DiskOp, DiskOutcome, LogConfig, execute};
-use oncelog_wire::records::{Batch, BatchBuilder, Batches, Compression, EndTxn, TimestampType};
+use oncelog_wire::records::{Batch, BatchBuilder, Batches, Compression, TimestampType};
 use std::collections::BTreeSet;
 
 fn compacted() -> LogConfig {
@@ -254,30 +254,6 @@ fn what_stays_keeps_codec_timestamps_epoch_and_headers() {
             assert_eq!(records(&after), records(&before)[1..]);
         }
     }
-}
-
-#[test]
-fn nothing_is_compacted_past_a_transaction() {
-    let mut world = World::new(compacted());
-    write_each(&mut world, &[("a", Some("1")), ("a", Some("2"))]);
-    let mut data = BatchBuilder::new().producer(5, 0, 0).transactional(true);
-    data.append(1, Some(b"a"), Some(b"in a transaction"), &[]);
-    world.append(&data.build());
-    world.append(&BatchBuilder::end_txn_marker(1, 5, 0, EndTxn::Abort, 0));
-    world.run();
-    write_each(&mut world, &[("a", Some("4"))]);
-    seal(&mut world);
-    world.compact(&[]);
-    let shown = shown(&world);
-    assert_eq!(shown[0], "1 a=2", "before the transaction");
-    assert_eq!(shown[1], "2 a=in a transaction");
-    assert!(
-        batches(&world)
-            .iter()
-            .any(|batch| batch.header.is_control())
-    );
-    assert!(shown.contains(&"4 a=4".to_owned()));
-    assert_eq!(world.compact(&[]), 0, "and not tried again at once");
 }
 
 #[test]

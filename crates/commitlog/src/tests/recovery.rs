@@ -1,9 +1,9 @@
 //! Recovery from what crashes, bit rot and people leave behind.
 
 use super::world::{DIR, START_MS, World, batch_of, rec, small_config};
-use crate::{Disk, Log, LogConfig, RecoveryError, recover, replay_headers};
+use crate::{Disk, Log, LogConfig, RecoveryError, recover, replay_batches};
 use oncelog_wire::Uuid;
-use oncelog_wire::records::Compression;
+use oncelog_wire::records::{Batches, Compression};
 
 /// 40 batches of one record in several segments, checkpointed; then `tail` more that are not.
 fn checkpointed(config: LogConfig, tail: usize) -> World {
@@ -330,6 +330,34 @@ fn a_damaged_header_where_the_index_is_lost_is_refused() {
 }
 
 #[test]
+fn a_sealed_segment_that_reaches_into_the_next_is_refused() {
+    let world = checkpointed(small_config(), 0);
+    let bases = world.log_files();
+    let sealed = bases.len() - 1;
+    assert!(sealed > 1);
+    for at in 0..sealed {
+        for clean in [false, true] {
+            let mut world = checkpointed(small_config(), 0);
+            let file = format!("{DIR}/{:020}.log", bases[at]);
+            let batches = Batches::new(world.disk.content(&file).unwrap().into());
+            let sizes = batches.map(|batch| batch.unwrap().bytes.len() as u64);
+            let sizes: Vec<u64> = sizes.collect();
+            let last: u64 = sizes[..sizes.len() - 1].iter().sum();
+            world.disk.flip_bit(&file, last + 26, 2); // of its last offset delta: 4 more
+            if clean {
+                // The headers alone are read, with no checkpoint to say where segments end.
+                let checkpoint = format!("{DIR}/oncelog-checkpoint");
+                world.disk.remove(&checkpoint).unwrap();
+            }
+            let error = world.try_recover(clean).expect_err("recovery refuses");
+            assert!(matches!(error, RecoveryError::Damaged { .. }), "{error}");
+            let next = format!("the next segment begins at {}", bases[at + 1]);
+            assert!(error.to_string().contains(&next), "{error}");
+        }
+    }
+}
+
+#[test]
 fn a_stranger_among_the_segments_is_refused() {
     let mut world = checkpointed(small_config(), 0);
     let base = world.log_files()[1] + 1;
@@ -378,6 +406,39 @@ fn lost_and_damaged_indexes_are_rebuilt_as_they_were() {
             let length = disk.len(file).unwrap().unwrap();
             disk.flip_bit(file, length - 5, bit); // in the last entry
         });
+    }
+}
+
+/// The active segment's index goes on from its file: an entry that points too far must not make a
+/// reader miss what is before it.
+#[test]
+fn a_damaged_entry_of_the_active_index_hides_nothing() {
+    let config = LogConfig {
+        segment_bytes: 1 << 20,
+        index_interval_bytes: 200,
+        ..small_config()
+    };
+    let world = checkpointed(config.clone(), 0);
+    let index = active_file(&world).replace(".log", ".index");
+    let content = world.disk.content(&index).unwrap();
+    assert!(content.len() > 8 * 4);
+    for entry in 0..content.len() / 8 - 1 {
+        for clean in [false, true] {
+            let mut world = checkpointed(config.clone(), 0);
+            // It names an earlier batch than the one that it points to.
+            let last_offset = (&content[8 * entry..]).first_chunk::<4>().unwrap();
+            let before = i32::from_be_bytes(*last_offset) - 1;
+            let at = 8 * entry as u64;
+            world
+                .disk
+                .write_at(&index, at, &[&before.to_be_bytes()])
+                .unwrap();
+            world.try_recover(clean).unwrap();
+            for offset in 0..40 {
+                let found = world.read_batches(offset, 40, 1);
+                assert_eq!(found[0].header.base_offset, offset, "entry {entry}");
+            }
+        }
     }
 }
 
@@ -487,10 +548,11 @@ fn replay_visits_every_header_from_an_offset_on() {
         world.recover();
         for from in 0..=40 + tail as i64 {
             let mut seen = Vec::new();
-            let mut visit = |header: &oncelog_wire::records::BatchHeader| {
+            replay_batches(&world.disk, &world.log, from, &mut |header, _| {
                 seen.push(header.base_offset);
-            };
-            replay_headers(&world.disk, &world.log, from, &mut visit).unwrap();
+                Ok(())
+            })
+            .unwrap();
             let expected: Vec<i64> = (from..40 + tail as i64).collect();
             assert_eq!(seen, expected, "from {from}");
         }
@@ -545,6 +607,6 @@ fn random_damage_is_never_a_panic() {
         }
         let lookup = log.timestamp_lookup(START_MS + 20, log.end_offset());
         let _ = crate::look_up(&disk, &lookup);
-        let _ = replay_headers(&disk, &log, log.start_offset(), &mut |_| {});
+        let _ = replay_batches(&disk, &log, log.start_offset(), &mut |_, _| Ok(()));
     }
 }

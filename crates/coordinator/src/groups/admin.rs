@@ -6,7 +6,8 @@
 //!   from version 6 (KIP-1043) with GROUP_ID_NOT_FOUND and a message.
 //! - ListGroups 0-5: filters by state (KIP-518) and type (KIP-848), letter case ignored. An
 //!   unknown name in a filter matches nothing.
-//! - DeleteGroups 0-2: tombstones for the group and each of its offsets.
+//! - DeleteGroups 0-2: tombstones for the group and each of its offsets, also those that are
+//!   pending in transactions: these do not keep a group without members, as in Kafka.
 
 use super::GroupShard;
 use super::classic::State;
@@ -80,7 +81,7 @@ impl GroupShard {
                 Some(group) => match group.may_be_deleted() {
                     Err(error) => error,
                     Ok(()) => {
-                        for (topic, partition, _) in self.offsets.of_group(group_id) {
+                        for (topic, partition) in self.offsets.places_of(group_id) {
                             out.records
                                 .push(records::offset_tombstone(group_id, topic, partition));
                         }

@@ -10,6 +10,8 @@ pub struct GroupFigures {
     pub members: usize,
     /// Topic, partition, committed offset.
     pub offsets: Vec<(String, i32, i64)>,
+    /// Partitions that open transactions have committed offsets for.
+    pub pending: usize,
 }
 
 impl GroupShard {
@@ -25,6 +27,7 @@ impl GroupShard {
                     (topic.to_owned(), partition, committed.offset)
                 })
                 .collect(),
+            pending: self.offsets.pending_count(group_id),
         };
         self.groups.iter().map(figures).collect()
     }

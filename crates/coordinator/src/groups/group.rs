@@ -23,7 +23,16 @@ pub(crate) struct Committer<'a> {
     pub instance_id: Option<&'a str>,
     /// Generation in the classic protocol, member epoch in the consumer protocol.
     pub generation_or_epoch: i32,
+    /// In a transaction: who commits need not be named, and is judged less strictly.
+    pub is_transactional: bool,
     pub api_version: i16,
+}
+
+impl Committer<'_> {
+    /// Nobody in particular, which a transaction's producer may be.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.generation_or_epoch < 0 && self.member_id.is_empty() && self.instance_id.is_none()
+    }
 }
 
 /// From when on the retention time of a group's offsets counts (KIP-211).

@@ -9,14 +9,15 @@
 //! committed what it had appended.
 //!
 //! Rooms: `classic/` the classic group protocol; `consumer/` the new one (KIP-848); `offsets/`
-//! commits, of groups of any kind; `group` what every kind of group has to answer; `admin` list,
-//! describe, delete; `records` the formats; `deadlines` when to look at which group again.
+//! commits, of groups of any kind, plain and in transactions; `group` what every kind of group has
+//! to answer; `admin` list, describe, delete; `records` the formats; `replay` taking them;
+//! `deadlines` when to look at which group again.
 //!
-//! Deliberately not here: transactional offset commits. Their pending offsets belong beside the
-//! committed ones in `offsets/`, fed by replaying records of transactional batches and markers.
+//! Deliberately not here: whether a producer may write to its transaction. That is between the
+//! partition and the transaction coordinator; a commit that they refuse is never replayed.
 //!
 //! Invariants:
-//! - offsets and what a group's record says change by [`GroupShard::replay`] alone;
+//! - offsets and what a group's record says change by replay alone;
 //! - replaying all records into a fresh shard gives the same durable state;
 //! - every request is answered exactly once;
 //! - nothing here knows whether a record is committed. The caller holds answers back.
@@ -25,11 +26,12 @@ mod admin;
 mod classic;
 mod config;
 mod consumer;
-mod deadlines;
+pub(crate) mod deadlines;
 mod figures;
 mod group;
 pub mod offsets;
 mod records;
+mod replay;
 #[cfg(test)]
 mod tests;
 
@@ -51,7 +53,6 @@ use oncelog_wire::messages::{
     HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, LeaveGroupRequest, LeaveGroupResponse,
     SyncGroupRequest,
 };
-use records::Replayed;
 use std::collections::BTreeMap;
 
 /// The partition of `__consumer_offsets`, which has `partitions` of them, that a group lives in.
@@ -90,58 +91,6 @@ impl GroupShard {
             loaded: false,
             next_retention_check: Instant::NEVER,
         }
-    }
-
-    /// Takes one record of the partition, in the order of the partition.
-    ///
-    /// While the shard is loading these are all records from the start of the log; afterwards the
-    /// shard's own, at once when they are appended. An error means that the partition's bytes are
-    /// not a coordinator's records; nothing has changed then.
-    pub fn replay(
-        &mut self,
-        key: &[u8],
-        value: Option<&[u8]>,
-        now: Now,
-    ) -> Result<(), ReplayError> {
-        match records::decode(key, value)? {
-            Replayed::Offset {
-                key,
-                value: Some(value),
-            } => {
-                // Offsets without a group: a simple group, known by its offsets alone.
-                self.groups
-                    .entry(key.group.clone())
-                    .or_insert_with(|| Group::Classic(ClassicGroup::new(now)));
-                self.offsets.put(key, value);
-            }
-            Replayed::Offset { key, value: None } => self.offsets.remove(&key),
-            Replayed::Group {
-                group_id,
-                value: Some(value),
-            } => {
-                let fresh = || Group::Classic(ClassicGroup::new(now));
-                let group = self.groups.entry(group_id).or_insert_with(fresh);
-                if let Group::Consumer(_) = group {
-                    *group = fresh();
-                }
-                if let Group::Classic(group) = group {
-                    group.replay(value);
-                }
-            }
-            Replayed::Group {
-                group_id,
-                value: None,
-            } => {
-                // An empty classic group that became a consumer group has left this behind.
-                if let Some(Group::Classic(_)) = self.groups.get(&group_id) {
-                    self.groups.remove(&group_id);
-                    self.deadlines.disarm(&group_id);
-                }
-            }
-            Replayed::Consumer(record) => self.replay_consumer(record, now),
-            Replayed::Unknown { .. } => {}
-        }
-        Ok(())
     }
 
     /// Everything has been replayed: from now on the shard decides. Members of loaded groups have

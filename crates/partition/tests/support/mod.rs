@@ -10,9 +10,21 @@ use oncelog_commitlog::{DiskOp, execute, read};
 use oncelog_partition::*;
 use oncelog_wire::Uuid;
 use oncelog_wire::clock::{Instant, Now};
-use oncelog_wire::records::{Batch, BatchBuilder, Batches, Compression, check_produced};
+use oncelog_wire::records::{
+    Batch, BatchBuilder, BatchHeader, Batches, Compression, Record, check_produced,
+};
+use std::collections::{BTreeSet, VecDeque};
 
 pub const DIR: &str = "orders-0";
+
+pub const FETCH: FetchParams = FetchParams {
+    fetch_offset: 0,
+    current_leader_epoch: None,
+    last_fetched_epoch: None,
+    isolation: Isolation::ReadUncommitted,
+    max_bytes: 1 << 20,
+    at_least_one: true,
+};
 
 pub struct World {
     pub disk: MemoryDisk,
@@ -33,9 +45,12 @@ pub struct Produce {
     pub count: i32,
     pub timestamp: i64,
     pub key: Option<&'static [u8]>,
+    /// Every record has a key of its own, which begins with the value.
+    pub own_keys: bool,
     pub value: Vec<u8>,
     pub codec: Compression,
     pub transactional: bool,
+    pub guard: Option<VerificationGuard>,
     /// The host does not carry the append out until [`World::complete`].
     pub hold: bool,
 }
@@ -110,16 +125,45 @@ impl World {
     pub fn produce(&mut self, produce: &Produce) -> Result<Appended, Rejection> {
         let now = self.now;
         let batch = check_produced(&produce.build(), 9).expect("a well-formed batch");
-        let mut appended = self.partition().append_from_client(now, &batch)?;
-        let work = std::mem::take(&mut appended.work);
-        for work in work {
-            if produce.hold && matches!(work.op, DiskOp::Append(_)) {
+        let mut appended = self
+            .partition()
+            .append_from_client(now, &batch, produce.guard)?;
+        self.take(&mut appended, produce.hold);
+        Ok(appended)
+    }
+
+    /// A transactional batch of a client that keeps to the protocol: asks first, if that is needed,
+    /// and is told that the coordinator has the partition in the transaction.
+    pub fn produce_verified(&mut self, produce: &Produce) -> Result<Appended, Rejection> {
+        let mut produce = produce.clone();
+        produce.transactional = true;
+        let header = BatchHeader::parse(&produce.build()).expect("a well-formed batch");
+        if self.partition().needs_verification(&header) {
+            produce.guard = Some(self.partition().begin_verification(&header, false));
+        }
+        self.produce(&produce)
+    }
+
+    pub fn marker(
+        &mut self,
+        marker: &EndTransactionMarker,
+        hold: bool,
+    ) -> Result<Appended, Rejection> {
+        let now = self.now;
+        let mut appended = self.partition().append_marker(now, marker)?;
+        self.take(&mut appended, hold);
+        Ok(appended)
+    }
+
+    /// Carries the work of an append out; `hold`: all but the append itself.
+    pub fn take(&mut self, appended: &mut Appended, hold: bool) {
+        for work in std::mem::take(&mut appended.work) {
+            if hold && matches!(work.op, DiskOp::Append(_)) {
                 self.held.push(work);
             } else {
                 self.run(vec![work]);
             }
         }
-        Ok(appended)
     }
 
     /// Carries out the held append that ends with `last_offset`; the high watermark if it moved.
@@ -146,7 +190,7 @@ impl World {
     /// Carries work out, follow-ups included; the last high watermark that it moved.
     pub fn run(&mut self, work: Vec<Work>) -> Option<i64> {
         let (now, mut high_watermark) = (self.now, None);
-        let mut queue = std::collections::VecDeque::from(work);
+        let mut queue = VecDeque::from(work);
         while let Some(Work { op, completes }) = queue.pop_front() {
             let outcome = execute(&self.disk, &op).unwrap();
             let done = self.partition().work_done(now, completes, outcome);
@@ -156,6 +200,44 @@ impl World {
         high_watermark
     }
 
+    /// What a read_committed consumer is given, from the log's start: it reads the way that Kafka's
+    /// clients do, with the lists of aborted transactions and the markers.
+    pub fn read_committed(&mut self) -> Vec<Record> {
+        let (mut offset, mut given) = (self.partition().log_start_offset(), Vec::new());
+        loop {
+            let params = FetchParams {
+                fetch_offset: offset,
+                isolation: Isolation::ReadCommitted,
+                max_bytes: 250,
+                ..FETCH
+            };
+            let view = self.partition().fetch(&params).expect("in range");
+            let aborted = view.aborted_transactions.expect("is read_committed");
+            let (mut aborted, mut aborting) = (VecDeque::from(aborted), BTreeSet::new());
+            let Some(slice) = view.slice else {
+                return given;
+            };
+            for batch in Batches::new(read(&self.disk, &slice).unwrap()) {
+                let batch = batch.unwrap();
+                let header = &batch.header;
+                assert!(header.last_offset() < slice.end_offset_max());
+                while let Some(next) = aborted.front()
+                    && next.first_offset <= header.last_offset()
+                {
+                    aborting.extend(aborted.pop_front().map(|a| a.producer_id));
+                }
+                let skipped = aborting.contains(&header.producer_id) && header.is_transactional();
+                if header.is_control() {
+                    aborting.remove(&header.producer_id);
+                } else if !skipped {
+                    let records = batch.records(1 << 20).unwrap();
+                    given.extend(records.map(|record| record.unwrap()));
+                }
+                offset = header.next_offset();
+            }
+        }
+    }
+
     /// Every batch that a reader may see, from the log's start.
     pub fn batches(&mut self) -> Vec<Batch> {
         let mut offset = self.partition().log_start_offset();
@@ -163,11 +245,7 @@ impl World {
         loop {
             let params = FetchParams {
                 fetch_offset: offset,
-                current_leader_epoch: None,
-                last_fetched_epoch: None,
-                isolation: Isolation::ReadUncommitted,
-                max_bytes: 1 << 20,
-                at_least_one: true,
+                ..FETCH
             };
             let view = self.partition().fetch(&params).expect("in range");
             let Some(slice) = view.slice else {
@@ -207,9 +285,11 @@ impl Default for Produce {
             count: 1,
             timestamp: 1_000_000,
             key: Some(b"key"),
+            own_keys: false,
             value: b"value".to_vec(),
             codec: Compression::None,
             transactional: false,
+            guard: None,
             hold: false,
         }
     }
@@ -223,8 +303,14 @@ impl Produce {
         if let Some((id, epoch, sequence)) = self.producer {
             builder = builder.producer(id, epoch, sequence);
         }
-        for _ in 0..self.count {
-            builder.append(self.timestamp, self.key, Some(&self.value), &[]);
+        for i in 0..self.count {
+            let own = [&self.value[..], &i.to_be_bytes()].concat();
+            let key = if self.own_keys {
+                Some(&own[..])
+            } else {
+                self.key
+            };
+            builder.append(self.timestamp, key, Some(&self.value), &[]);
         }
         builder.build()
     }

@@ -5,7 +5,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{BatchBuilder, Record};
+use super::{Batch, BatchBuilder, BatchError, Record};
+use crate::limits;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndTxn {
@@ -40,6 +41,21 @@ impl ControlRecord {
             result,
             coordinator_epoch,
         })
+    }
+}
+
+impl ControlRecord {
+    /// What a control batch says; its CRC is checked. `None` for one without a record, which is what
+    /// Kafka's log cleaner may leave of it.
+    pub fn of_batch(batch: &Batch) -> Result<Option<ControlRecord>, BatchError> {
+        batch.check_crc()?;
+        let Some(record) = batch.records(limits::DECOMPRESSED_BYTES_MAX)?.next() else {
+            return Ok(None);
+        };
+        let what = "too short for a control record";
+        let parsed = ControlRecord::parse(&record?);
+        let parsed = parsed.ok_or(BatchError::InvalidRecord { index: 0, what })?;
+        Ok(Some(parsed))
     }
 }
 

@@ -254,6 +254,7 @@ pub const ROWS: &[Row] = &[
                 Lower,
                 &[Figure(0.0)],
             ),
+            metric("resets", "reset and tried again", "", Lower, &[]).not_compared(),
             metric(
                 "one_by_one_us",
                 "each, one by one",

@@ -226,18 +226,22 @@ impl ClassicGroup {
             member_id,
             instance_id,
             generation_or_epoch: generation,
+            is_transactional,
             api_version: _,
         } = *committer;
         if generation < 0 && self.is_empty() {
             // A simple consumer, or an operator who resets offsets.
             return Ok(());
         }
-        if generation < 0 && member_id.is_empty() && instance_id.is_none() {
-            return Err(ErrorCode::UnknownMemberId);
+        if committer.is_anonymous() {
+            return match is_transactional {
+                true => Ok(()),
+                false => Err(ErrorCode::UnknownMemberId),
+            };
         }
         self.check_member_of(member_id, instance_id, generation)?;
         match self.state {
-            State::CompletingRebalance => Err(ErrorCode::RebalanceInProgress),
+            State::CompletingRebalance if !is_transactional => Err(ErrorCode::RebalanceInProgress),
             _ => Ok(()),
         }
     }

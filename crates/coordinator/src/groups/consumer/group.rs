@@ -164,11 +164,14 @@ impl ConsumerGroup {
             // A simple consumer, or an operator who resets offsets.
             return Ok(());
         }
+        if committer.is_transactional && committer.is_anonymous() {
+            return Ok(());
+        }
         let member = self
             .members
             .get(committer.member_id)
             .ok_or(ErrorCode::UnknownMemberId)?;
-        if committer.api_version < 9 {
+        if committer.api_version < 9 && !committer.is_transactional {
             return Err(ErrorCode::UnsupportedVersion);
         }
         match committer.generation_or_epoch <= member.current.epoch {

@@ -260,14 +260,14 @@ fn two_members_with_one_partition_cannot_both_stay() {
     ];
     for record in &log {
         shard
-            .replay(&record.key, record.value.as_deref(), now)
+            .replay(&record.key, record.value.as_deref(), 0, now)
             .unwrap();
     }
     let outcome = shard.loaded(now);
     assert_eq!(outcome.log.len(), 1, "{:?}", outcome.log);
     for record in &outcome.records {
         shard
-            .replay(&record.key, record.value.as_deref(), now)
+            .replay(&record.key, record.value.as_deref(), 0, now)
             .unwrap();
     }
     let topics = topics(&[("t", id(1), 1)]);
@@ -300,7 +300,7 @@ fn tombstones_of_what_is_not_there_change_nothing() {
         .into_iter()
         .chain([records::epoch_tombstone("g")])
     {
-        shard.replay(&record.key, None, Now::default()).unwrap();
+        shard.replay(&record.key, None, 0, Now::default()).unwrap();
     }
     assert!(shard.groups.is_empty());
 }

@@ -49,9 +49,12 @@ impl GroupShard {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for partition in topic.partitions {
                 let checked = named
-                    .and_then(|named| named.check(&partition))
+                    .and_then(|named| named.check(partition.partition_index))
                     .and_then(|named| verdict.map(|()| named))
-                    .and_then(|named| self.check_metadata(&partition).map(|()| named));
+                    .and_then(|named| {
+                        self.check_metadata(partition.committed_metadata.as_deref())?;
+                        Ok(named)
+                    });
                 partitions.push(OffsetCommitResponsePartition {
                     partition_index: partition.partition_index,
                     error_code: checked.err().unwrap_or(ErrorCode::None).code(),
@@ -100,6 +103,7 @@ impl GroupShard {
             member_id: &request.member_id,
             instance_id: request.group_instance_id.as_deref(),
             generation_or_epoch: request.generation_id_or_member_epoch,
+            is_transactional: false,
             api_version: caller.api_version,
         };
         group.may_commit(&committer)?;
@@ -123,9 +127,9 @@ impl GroupShard {
         self.deadlines.arm(&request.group_id, session_ends);
     }
 
-    fn check_metadata(&self, partition: &OffsetCommitRequestPartition) -> Result<(), ErrorCode> {
+    pub(super) fn check_metadata(&self, metadata: Option<&str>) -> Result<(), ErrorCode> {
         let max = self.config.offset_metadata_max;
-        let Some(metadata) = &partition.committed_metadata else {
+        let Some(metadata) = metadata else {
             return Ok(());
         };
         // Kafka counts as Java does, in UTF-16 units, never more than bytes of UTF-8.
@@ -138,15 +142,15 @@ impl GroupShard {
 
 /// A topic that exists.
 #[derive(Clone, Copy)]
-struct Named<'a> {
+pub(super) struct Named<'a> {
     name: &'a str,
-    id: Uuid,
+    pub(super) id: Uuid,
     partitions: i32,
 }
 
 impl Named<'_> {
-    fn check(self, partition: &OffsetCommitRequestPartition) -> Result<Self, ErrorCode> {
-        match (0..self.partitions).contains(&partition.partition_index) {
+    pub(super) fn check(self, partition: i32) -> Result<Self, ErrorCode> {
+        match (0..self.partitions).contains(&partition) {
             true => Ok(self),
             false => Err(ErrorCode::UnknownTopicOrPartition),
         }
@@ -163,6 +167,10 @@ fn resolve<'a>(
         true => topics.topic_by_id(id).ok_or(ErrorCode::UnknownTopicId)?,
         false => name,
     };
+    named(name, topics)
+}
+
+pub(super) fn named<'a>(name: &'a str, topics: &dyn Topics) -> Result<Named<'a>, ErrorCode> {
     let view = topics
         .topic(name)
         .ok_or(ErrorCode::UnknownTopicOrPartition)?;

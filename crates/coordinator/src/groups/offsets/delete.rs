@@ -3,6 +3,8 @@
 //! A consumer group may be alive; only topics that its members subscribe to are refused, with
 //! GROUP_SUBSCRIBED_TO_TOPIC for each partition. Other kinds of groups must be empty. Whether the
 //! subscription can be read is up to the client: if not, every topic counts as subscribed.
+//!
+//! Offsets that are pending in transactions are deleted as well: their tombstone is newer.
 
 use super::super::GroupShard;
 use super::super::group::Group;
@@ -49,13 +51,9 @@ impl GroupShard {
                 } else if is_subscribed {
                     ErrorCode::GroupSubscribedToTopic
                 } else {
-                    if self
-                        .offsets
-                        .get(&request.group_id, &topic.name, partition)
-                        .is_some()
-                    {
-                        let gone =
-                            records::offset_tombstone(&request.group_id, &topic.name, partition);
+                    let group_id = &request.group_id;
+                    if self.offsets.knows(group_id, &topic.name, partition) {
+                        let gone = records::offset_tombstone(group_id, &topic.name, partition);
                         out.records.push(gone);
                     }
                     ErrorCode::None
@@ -96,7 +94,7 @@ impl GroupShard {
         self.assert_loaded();
         let mut out = Outcome::default();
         for group_id in self.offsets.groups() {
-            for (topic, partition, _) in self.offsets.of_group(group_id) {
+            for (topic, partition) in self.offsets.places_of(group_id) {
                 if names.contains(&topic) {
                     out.records
                         .push(records::offset_tombstone(group_id, topic, partition));

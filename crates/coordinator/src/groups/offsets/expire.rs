@@ -2,8 +2,9 @@
 //!
 //! The time counts from when the group became empty; for simple groups, and for topics that a
 //! living consumer group has stopped subscribing to, from each offset's own commit. An offset
-//! with a retention time of its own (OffsetCommit 2-4) goes by that. Offsets in use never expire.
-//! A group that is empty and has no offset left goes as well.
+//! with a retention time of its own (OffsetCommit 2-4) goes by that. Offsets in use never expire,
+//! nor does one of a partition that a transaction has an offset pending for. A group that is empty
+//! and has no offset left, not even a pending one, goes as well.
 
 use super::super::GroupShard;
 use super::super::group::{Group, RetentionStart};
@@ -29,7 +30,7 @@ impl GroupShard {
         }
     }
 
-    /// Whether no offset is left.
+    /// Whether no offset is left, committed or pending.
     fn expire_offsets_of(
         &self,
         now: Now,
@@ -38,9 +39,10 @@ impl GroupShard {
         records: &mut Vec<Record>,
     ) -> bool {
         let start = group.retention_start();
-        let mut is_last_gone = true;
+        let mut is_last_gone = !self.offsets.has_pending(group_id);
         for (topic, partition, offset) in self.offsets.of_group(group_id) {
             let is_expired = !group.is_subscribed_to(topic)
+                && !self.offsets.is_pending(group_id, topic, partition)
                 && has_expired(offset, start, now, self.config.offsets_retention_ms);
             if is_expired {
                 records.push(records::offset_tombstone(group_id, topic, partition));

@@ -6,8 +6,11 @@
 //! - Version 10 names topics by id alone; one that does not exist is UNKNOWN_TOPIC_ID for each
 //!   of its partitions, or left out where everything is asked for.
 //! - No offset, no group, no topic: offset -1 without an error.
-//! - `require_stable` (7+): the answer waits until everything appended so far is committed, as
-//!   every answer here does. Offsets pending in transactions do not exist yet.
+//! - `require_stable` (7+): a partition that an open transaction has committed an offset for is
+//!   UNSTABLE_OFFSET_COMMIT, so that a reader waits for the marker. Without it, what was committed
+//!   before is given. Where everything is asked for, partitions with nothing but pending offsets
+//!   are left out, as in Kafka. Stable or not, the answer waits until everything appended so far
+//!   is committed, as every answer here does.
 
 use super::super::GroupShard;
 use super::{CommittedOffset, is_other_topic};
@@ -103,9 +106,16 @@ impl GroupShard {
         &self,
         api_version: i16,
         request: &OffsetFetchRequestGroup,
+        require_stable: bool,
         topics: &dyn Topics,
     ) -> OffsetFetchResponseGroup {
         self.assert_loaded();
+        let asked = Asked {
+            api_version,
+            group_id: &request.group_id,
+            require_stable,
+            topics,
+        };
         let group_id = &request.group_id;
         if let Some(group) = self.groups.get(group_id) {
             let member_id = request.member_id.as_deref().unwrap_or_default();
@@ -114,11 +124,8 @@ impl GroupShard {
             }
         }
         let found = match &request.topics {
-            None => self.all_topics(api_version, group_id, topics),
-            Some(wanted) => wanted
-                .iter()
-                .map(|t| self.one_topic(api_version, group_id, t, topics))
-                .collect(),
+            None => self.all_topics(&asked),
+            Some(wanted) => wanted.iter().map(|t| self.one_topic(&asked, t)).collect(),
         };
         OffsetFetchResponseGroup {
             group_id: group_id.clone(),
@@ -129,25 +136,21 @@ impl GroupShard {
 
     fn one_topic(
         &self,
-        api_version: i16,
-        group_id: &str,
+        asked: &Asked,
         wanted: &OffsetFetchRequestTopics,
-        topics: &dyn Topics,
     ) -> OffsetFetchResponseTopics {
-        let name = match api_version >= 10 {
-            true => topics.topic_by_id(wanted.topic_id),
+        let name = match asked.api_version >= 10 {
+            true => asked.topics.topic_by_id(wanted.topic_id),
             false => Some(wanted.name.as_str()),
         };
         let Some(name) = name else {
             return refused_topic(wanted, ErrorCode::UnknownTopicId);
         };
-        let topic_id = topics.topic(name).map_or(Uuid::ZERO, |view| view.id);
+        let topic_id = asked.topic_id(name);
         let find = |partition: &i32| {
-            let found = self.offsets.get(group_id, name, *partition);
-            match found.filter(|offset| !is_other_topic(offset.topic_id, topic_id)) {
-                Some(offset) => some_offset(*partition, offset),
-                None => no_offset(*partition, ErrorCode::None),
-            }
+            let found = self.offsets.get(asked.group_id, name, *partition);
+            let found = found.filter(|offset| !is_other_topic(offset.topic_id, topic_id));
+            self.partition(asked, name, topic_id, *partition, found)
         };
         OffsetFetchResponseTopics {
             name: wanted.name.clone(),
@@ -157,23 +160,20 @@ impl GroupShard {
         }
     }
 
-    fn all_topics(
-        &self,
-        api_version: i16,
-        group_id: &str,
-        topics: &dyn Topics,
-    ) -> Vec<OffsetFetchResponseTopics> {
+    fn all_topics(&self, asked: &Asked) -> Vec<OffsetFetchResponseTopics> {
         let mut found = Vec::new();
-        for (name, offsets) in self.offsets.topics_of(group_id) {
-            let topic_id = topics.topic(name).map_or(Uuid::ZERO, |view| view.id);
-            if api_version >= 10 && topic_id.is_zero() {
+        for (name, offsets) in self.offsets.topics_of(asked.group_id) {
+            let topic_id = asked.topic_id(name);
+            if asked.api_version >= 10 && topic_id.is_zero() {
                 continue;
             }
             let current = offsets
                 .iter()
                 .filter(|(_, o)| !is_other_topic(o.topic_id, topic_id));
             let partitions: Vec<_> = current
-                .map(|(partition, offset)| some_offset(*partition, offset))
+                .map(|(partition, offset)| {
+                    self.partition(asked, name, topic_id, *partition, Some(offset))
+                })
                 .collect();
             if !partitions.is_empty() {
                 let name = name.to_owned();
@@ -186,6 +186,42 @@ impl GroupShard {
             }
         }
         found
+    }
+
+    fn partition(
+        &self,
+        asked: &Asked,
+        topic: &str,
+        topic_id: Uuid,
+        partition: i32,
+        committed: Option<&CommittedOffset>,
+    ) -> OffsetFetchResponsePartitions {
+        let group_id = asked.group_id;
+        if asked.require_stable
+            && self
+                .offsets
+                .is_unstable(group_id, topic, partition, topic_id)
+        {
+            return no_offset(partition, ErrorCode::UnstableOffsetCommit);
+        }
+        match committed {
+            Some(offset) => some_offset(partition, offset),
+            None => no_offset(partition, ErrorCode::None),
+        }
+    }
+}
+
+/// What one group is asked for.
+struct Asked<'a> {
+    api_version: i16,
+    group_id: &'a str,
+    require_stable: bool,
+    topics: &'a dyn Topics,
+}
+
+impl Asked<'_> {
+    fn topic_id(&self, name: &str) -> Uuid {
+        self.topics.topic(name).map_or(Uuid::ZERO, |view| view.id)
     }
 }
 

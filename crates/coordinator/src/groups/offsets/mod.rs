@@ -1,7 +1,8 @@
 //! Committed offsets, of groups of any kind.
 //!
-//! `commit` and `delete` decide records, `fetch` reads, `expire` removes what nobody needs any
-//! more; the store itself changes by replay alone.
+//! `commit`, `txn_commit` and `delete` decide records, `fetch` reads, `expire` removes what nobody
+//! needs any more; the store itself changes by replay alone. `pending` is what open transactions
+//! have committed.
 //!
 //! An offset remembers the id of the topic that it was committed for. If the topic was deleted
 //! and made anew, the offset is not given out, even if its tombstone is not written yet.
@@ -10,10 +11,15 @@ mod commit;
 mod delete;
 mod expire;
 pub mod fetch;
+mod pending;
+pub mod txn_commit;
 
 use oncelog_wire::Uuid;
 use oncelog_wire::messages::{OffsetCommitKey, OffsetCommitValue};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use pending::PendingOffsets;
+pub(crate) use pending::Place;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CommittedOffset {
@@ -26,6 +32,22 @@ pub(crate) struct CommittedOffset {
     pub expire_timestamp_ms: i64,
     /// Zero if it was not known at the time.
     pub topic_id: Uuid,
+    /// Where the commit lies in the offsets partition.
+    pub record_offset: i64,
+}
+
+impl CommittedOffset {
+    fn new(value: OffsetCommitValue, record_offset: i64) -> CommittedOffset {
+        CommittedOffset {
+            offset: value.offset,
+            leader_epoch: value.leader_epoch,
+            metadata: value.metadata.into_boxed_str(),
+            commit_timestamp_ms: value.commit_timestamp,
+            expire_timestamp_ms: value.expire_timestamp,
+            topic_id: value.topic_id,
+            record_offset,
+        }
+    }
 }
 
 type Topics = BTreeMap<String, BTreeMap<i32, CommittedOffset>>;
@@ -34,37 +56,65 @@ type Topics = BTreeMap<String, BTreeMap<i32, CommittedOffset>>;
 #[derive(Debug, Default)]
 pub(crate) struct Offsets {
     by_group: BTreeMap<String, Topics>,
+    pending: PendingOffsets,
 }
 
 impl Offsets {
-    pub(super) fn put(&mut self, key: OffsetCommitKey, value: OffsetCommitValue) {
-        let topics = self.by_group.entry(key.group).or_default();
-        topics.entry(key.topic).or_default().insert(
-            key.partition,
-            CommittedOffset {
-                offset: value.offset,
-                leader_epoch: value.leader_epoch,
-                metadata: value.metadata.into_boxed_str(),
-                commit_timestamp_ms: value.commit_timestamp,
-                expire_timestamp_ms: value.expire_timestamp,
-                topic_id: value.topic_id,
-            },
-        );
+    pub(super) fn put(
+        &mut self,
+        key: OffsetCommitKey,
+        value: OffsetCommitValue,
+        record_offset: i64,
+    ) {
+        self.insert(key.into(), CommittedOffset::new(value, record_offset));
     }
 
-    pub(super) fn remove(&mut self, key: &OffsetCommitKey) {
-        let Some(topics) = self.by_group.get_mut(&key.group) else {
+    pub(super) fn put_pending(
+        &mut self,
+        producer_id: i64,
+        key: OffsetCommitKey,
+        value: OffsetCommitValue,
+        record_offset: i64,
+    ) {
+        let offset = CommittedOffset::new(value, record_offset);
+        self.pending.put(producer_id, key.into(), offset);
+    }
+
+    /// Gives the groups that offsets were committed in.
+    pub(super) fn end_transaction(&mut self, producer_id: i64, commit: bool) -> Vec<String> {
+        let mut groups = Vec::new();
+        for (place, offset) in self.pending.end(producer_id) {
+            let newest = self.get(&place.group_id, &place.topic, place.partition);
+            let is_newer = newest.is_none_or(|it| it.record_offset < offset.record_offset);
+            if commit && is_newer {
+                groups.push(place.group_id.clone());
+                self.insert(place, offset);
+            }
+        }
+        groups
+    }
+
+    fn insert(&mut self, place: Place, offset: CommittedOffset) {
+        let topics = self.by_group.entry(place.group_id).or_default();
+        let partitions = topics.entry(place.topic).or_default();
+        partitions.insert(place.partition, offset);
+    }
+
+    pub(super) fn remove(&mut self, key: OffsetCommitKey) {
+        let place = Place::from(key);
+        self.pending.remove(&place);
+        let Some(topics) = self.by_group.get_mut(&place.group_id) else {
             return;
         };
-        let Some(partitions) = topics.get_mut(&key.topic) else {
+        let Some(partitions) = topics.get_mut(&place.topic) else {
             return;
         };
-        partitions.remove(&key.partition);
+        partitions.remove(&place.partition);
         if partitions.is_empty() {
-            topics.remove(&key.topic);
+            topics.remove(&place.topic);
         }
         if topics.is_empty() {
-            self.by_group.remove(&key.group);
+            self.by_group.remove(&place.group_id);
         }
     }
 
@@ -91,13 +141,58 @@ impl Offsets {
         })
     }
 
-    fn groups(&self) -> impl Iterator<Item = &str> {
-        self.by_group.keys().map(String::as_str)
+    /// Every group with something committed or pending.
+    fn groups(&self) -> BTreeSet<&str> {
+        let committed = self.by_group.keys().map(String::as_str);
+        committed.chain(self.pending.groups()).collect()
+    }
+
+    /// Something of this partition waits for the end of a transaction. What was committed for
+    /// another topic of the same name does not count.
+    fn is_unstable(&self, group_id: &str, topic: &str, partition: i32, topic_id: Uuid) -> bool {
+        let mut pending = self.pending.of_partition(group_id, topic, partition);
+        pending.any(|(_, offset)| !is_other_topic(offset.topic_id, topic_id))
+    }
+
+    /// Something is committed or pending for this partition.
+    fn knows(&self, group_id: &str, topic: &str, partition: i32) -> bool {
+        self.get(group_id, topic, partition).is_some()
+            || self.is_pending(group_id, topic, partition)
+    }
+
+    fn is_pending(&self, group_id: &str, topic: &str, partition: i32) -> bool {
+        let mut pending = self.pending.of_partition(group_id, topic, partition);
+        pending.next().is_some()
+    }
+
+    fn has_pending(&self, group_id: &str) -> bool {
+        self.pending.has_group(group_id)
+    }
+
+    /// How many partitions have something pending.
+    pub(super) fn pending_count(&self, group_id: &str) -> usize {
+        self.pending.places_of(group_id).count()
+    }
+
+    /// Every partition of a group that something is committed or pending for, each once.
+    pub(super) fn places_of(&self, group_id: &str) -> impl Iterator<Item = (&str, i32)> {
+        let committed = self.of_group(group_id);
+        let committed = committed.map(|(topic, partition, _)| (topic, partition));
+        let pending = self.pending.places_of(group_id);
+        let only_pending = pending
+            .filter(move |(topic, partition)| self.get(group_id, topic, *partition).is_none());
+        committed.chain(only_pending)
     }
 
     #[cfg(test)]
     pub(super) fn all(&self) -> &BTreeMap<String, Topics> {
         &self.by_group
+    }
+
+    /// Producer and place -> pending offset.
+    #[cfg(test)]
+    pub(super) fn all_pending(&self) -> BTreeMap<(i64, Place), CommittedOffset> {
+        self.pending.all()
     }
 }
 

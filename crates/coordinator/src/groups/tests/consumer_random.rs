@@ -372,13 +372,13 @@ impl World {
         // Static members whose place is still taken by a process that is gone wait for its end.
         let session_ms = i64::from(self.host.config.consumer_session_timeout_ms);
         for _ in 0..40 {
-            let records_before = self.host.records.len();
+            let records_before = self.host.log.len();
             for client in 0..CLIENTS {
                 self.beat(client, true, false);
                 self.check_owned();
             }
             let has_what_it_is_to = |client: &Client| client.owned == client.assigned;
-            if self.host.records.len() == records_before
+            if self.host.log.len() == records_before
                 && self.are_members_the_clients()
                 && self.clients.iter().all(has_what_it_is_to)
             {

@@ -3,7 +3,8 @@
 
 use super::super::classic::State;
 use super::super::group::Group;
-use super::super::offsets::CommittedOffset;
+use super::super::offsets::{CommittedOffset, Place};
+use super::super::records::{Replayed, decode};
 use super::super::{GroupConfig, GroupShard};
 use crate::seed::Seed;
 use crate::{Outcome, Record, ReplyTo, TopicView, Topics};
@@ -67,6 +68,17 @@ impl Topics for TestTopics {
     }
 }
 
+/// What lies in the partition; an entry's place in the list is its offset.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// Of this producer's transaction, if one is named.
+    Record(Option<i64>, Record),
+    Marker {
+        producer_id: i64,
+        commit: bool,
+    },
+}
+
 /// Everything about a shard that must survive a restart.
 #[derive(Debug, PartialEq)]
 pub struct Durable {
@@ -74,6 +86,7 @@ pub struct Durable {
     /// As text: what matters is whether it is the same.
     pub consumer_groups: BTreeMap<String, String>,
     pub offsets: BTreeMap<String, BTreeMap<String, BTreeMap<i32, CommittedOffset>>>,
+    pub pending: BTreeMap<(i64, Place), CommittedOffset>,
 }
 
 pub struct Host {
@@ -82,7 +95,7 @@ pub struct Host {
     pub now: Now,
     pub topics: TestTopics,
     /// The partition.
-    pub records: Vec<Record>,
+    pub log: Vec<Entry>,
     /// Lines for the operator since somebody took them.
     pub lines: Vec<String>,
     /// Requests without an answer so far, and their versions.
@@ -102,7 +115,7 @@ impl Host {
             config,
             now,
             topics: TestTopics::default(),
-            records: Vec::new(),
+            log: Vec::new(),
             lines: Vec::new(),
             open: BTreeMap::new(),
             next_token: 0,
@@ -130,11 +143,13 @@ impl Host {
 
     /// Carries an outcome out as the broker does.
     pub fn take(&mut self, outcome: Outcome) -> (Vec<Record>, Vec<(u64, ResponseBody)>) {
+        assert!(
+            outcome.transactional.is_none() || !outcome.records.is_empty(),
+            "nothing in a transaction"
+        );
+        let producer_id = outcome.transactional.map(|(producer_id, _)| producer_id);
         for record in &outcome.records {
-            self.shard
-                .replay(&record.key, record.value.as_deref(), self.now)
-                .expect("a shard replays what it decides");
-            self.records.push(record.clone());
+            self.append(Entry::Record(producer_id, record.clone()));
         }
         self.lines.extend(outcome.log);
         let mut replies = Vec::new();
@@ -152,6 +167,29 @@ impl Host {
         }
         self.check();
         (outcome.records, replies)
+    }
+
+    fn append(&mut self, entry: Entry) {
+        let offset = self.log.len() as i64;
+        replay(&mut self.shard, &entry, offset, self.now);
+        self.log.push(entry);
+    }
+
+    /// A marker is written.
+    pub fn end_transaction(&mut self, producer_id: i64, commit: bool) {
+        self.append(Entry::Marker {
+            producer_id,
+            commit,
+        });
+        self.check();
+    }
+
+    /// Records of plain batches and of transactions.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.log.iter().filter_map(|entry| match entry {
+            Entry::Record(_, record) => Some(record),
+            Entry::Marker { .. } => None,
+        })
     }
 
     /// Lets time pass, with a tick at each deadline on the way.
@@ -184,19 +222,22 @@ impl Host {
     pub fn restart(&mut self) {
         self.restarts += 1;
         self.open.clear();
-        self.shard = self.replayed(&self.records);
+        self.shard = self.replayed(self.whole());
         let outcome = self.shard.loaded(self.now);
         assert!(outcome.records.is_empty() && outcome.replies.is_empty());
         self.lines.extend(outcome.log);
         self.check();
     }
 
-    fn replayed(&self, records: &[Record]) -> GroupShard {
+    /// The log with its offsets.
+    fn whole(&self) -> impl Iterator<Item = (i64, &Entry)> {
+        (0..).zip(&self.log)
+    }
+
+    fn replayed<'a>(&self, log: impl IntoIterator<Item = (i64, &'a Entry)>) -> GroupShard {
         let mut shard = GroupShard::new(self.config.clone(), Seed::new(self.restarts));
-        for record in records {
-            shard
-                .replay(&record.key, record.value.as_deref(), self.now)
-                .unwrap();
+        for (offset, entry) in log {
+            replay(&mut shard, entry, offset, self.now);
         }
         shard
     }
@@ -209,14 +250,15 @@ impl Host {
     fn check(&self) {
         assert_eq!(
             durable(&self.shard),
-            durable(&self.replayed(&self.records)),
+            durable(&self.replayed(self.whole())),
             "replay"
         );
         assert_eq!(
             durable(&self.shard),
-            durable(&self.replayed(&self.compacted())),
+            durable(&self.replayed(self.compacted())),
             "compaction"
         );
+        self.check_offsets();
         let mut parked = BTreeSet::new();
         for (group_id, group) in &self.shard.groups {
             match group {
@@ -246,18 +288,102 @@ impl Host {
         }
     }
 
-    /// The last record of each key, as the log cleaner leaves them.
-    fn compacted(&self) -> Vec<Record> {
-        let mut last = BTreeMap::new();
-        for (at, record) in self.records.iter().enumerate() {
-            last.insert(record.key.clone(), at);
+    /// Which offsets there are, by what the log says as a whole: for each partition the newest
+    /// commit after its last tombstone, plain or of a transaction that was committed; and what of
+    /// open transactions comes after that tombstone is pending.
+    fn check_offsets(&self) {
+        let mut committed = BTreeMap::new();
+        let mut pending = BTreeMap::new();
+        for (at, entry) in self.whole() {
+            let Entry::Record(producer_id, record) = entry else {
+                continue;
+            };
+            let replayed = decode(&record.key, record.value.as_deref()).unwrap();
+            let Replayed::Offset { key, value } = replayed else {
+                continue;
+            };
+            let place = Place::from(key);
+            let Some(value) = value else {
+                committed.remove(&place);
+                pending.retain(|(_, pending), _| *pending != place);
+                continue;
+            };
+            let end = producer_id.map(|producer_id| self.end_of(producer_id, at));
+            match (producer_id, end) {
+                (Some(producer_id), Some(None)) => {
+                    pending.insert((*producer_id, place), (at, value.offset));
+                }
+                (_, Some(Some(false))) => {}
+                _ => {
+                    committed.insert(place, (at, value.offset));
+                }
+            }
         }
-        let kept = self
-            .records
-            .iter()
-            .enumerate()
-            .filter(|(at, record)| last[&record.key] == *at && record.value.is_some());
-        kept.map(|(_, record)| record.clone()).collect()
+        let durable = durable(&self.shard);
+        let found = durable.pending.iter();
+        let found: BTreeMap<_, _> = found
+            .map(|(key, offset)| (key.clone(), (offset.record_offset, offset.offset)))
+            .collect();
+        assert_eq!(found, pending, "pending offsets");
+        let mut found = BTreeMap::new();
+        for (group_id, topics) in &durable.offsets {
+            for (topic, partitions) in topics {
+                for (partition, offset) in partitions {
+                    let place = Place {
+                        group_id: group_id.clone(),
+                        topic: topic.clone(),
+                        partition: *partition,
+                    };
+                    found.insert(place, (offset.record_offset, offset.offset));
+                }
+            }
+        }
+        assert_eq!(found, committed, "committed offsets");
+        let known = &self.shard.groups;
+        let mut groups = durable.offsets.keys();
+        assert!(
+            groups.all(|id| known.contains_key(id)),
+            "offsets of no group"
+        );
+    }
+
+    /// How the transaction of the producer's record at `at` ended.
+    fn end_of(&self, producer_id: i64, at: i64) -> Option<bool> {
+        let later = self.log.iter().skip(at as usize);
+        let mut ends = later.filter_map(|entry| match entry {
+            Entry::Marker {
+                producer_id: of,
+                commit,
+            } if *of == producer_id => Some(*commit),
+            _ => None,
+        });
+        ends.next()
+    }
+
+    /// What the log cleaner leaves: up to the first record of an open transaction the last record
+    /// of each key, without those of aborted transactions; everything from there on.
+    fn compacted(&self) -> Vec<(i64, &Entry)> {
+        let end_of = |at: i64, entry: &Entry| match entry {
+            Entry::Record(Some(producer_id), _) => self.end_of(*producer_id, at),
+            _ => Some(true),
+        };
+        let mut open = self
+            .whole()
+            .filter(|(at, entry)| end_of(*at, entry).is_none());
+        let dirty = open.next().map_or(self.log.len() as i64, |(at, _)| at);
+        let mut last = BTreeMap::new();
+        for (at, entry) in self.whole().take_while(|(at, _)| *at < dirty) {
+            if let (Entry::Record(_, record), Some(true)) = (entry, end_of(at, entry)) {
+                last.insert(&record.key, at);
+            }
+        }
+        let is_kept = |(at, entry): &(i64, &Entry)| match entry {
+            Entry::Record(_, record) if *at < dirty => {
+                last.get(&record.key) == Some(at) && record.value.is_some()
+            }
+            _ => true,
+        };
+        self.whole().filter(is_kept).collect()
     }
 
     /// Requests that nobody has answered and that no group knows of: there must be none after
@@ -290,6 +416,26 @@ impl Host {
     }
 }
 
+fn replay(shard: &mut GroupShard, entry: &Entry, offset: i64, now: Now) {
+    let result = match entry {
+        Entry::Record(None, record) => {
+            shard.replay(&record.key, record.value.as_deref(), offset, now)
+        }
+        Entry::Record(Some(producer_id), record) => {
+            let value = record.value.as_deref();
+            shard.replay_transactional(*producer_id, &record.key, value, offset, now)
+        }
+        Entry::Marker {
+            producer_id,
+            commit,
+        } => {
+            shard.replay_marker(*producer_id, *commit, now);
+            Ok(())
+        }
+    };
+    result.expect("a shard replays what it decides");
+}
+
 fn durable(shard: &GroupShard) -> Durable {
     let (mut groups, mut consumer_groups) = (BTreeMap::new(), BTreeMap::new());
     for (group_id, group) in &shard.groups {
@@ -308,5 +454,6 @@ fn durable(shard: &GroupShard) -> Durable {
         groups,
         consumer_groups,
         offsets: shard.offsets.all().clone(),
+        pending: shard.offsets.all_pending(),
     }
 }

@@ -1,11 +1,12 @@
 //! Tests of the shard as a whole: readable scripts (`script`, testdata/groups/*.txt) and random
-//! sequences of requests (`random` for the classic protocol, `consumer_random` for the new one),
-//! all on one small host (`host`).
+//! sequences of requests (`random` for the classic protocol, `consumer_random` for the new one,
+//! `txn_random` for offsets in transactions), all on one small host (`host`).
 
 mod consumer_random;
 mod host;
 mod random;
 mod script;
+mod txn_random;
 
 use super::partition_for;
 

@@ -440,8 +440,7 @@ fn random_sequences_reach_every_state() {
         }
         let committed = world
             .host
-            .records
-            .iter()
+            .records()
             .filter(|record| record.key[1] == 1)
             .count();
         *reached.entry("offset records").or_default() += committed;

@@ -14,14 +14,17 @@
 //! heartbeat CLIENT [gen=N] [id=ID] [instance=I] [version=V]
 //! leave CLIENT... [version=V] [instance=I] [id=ID] [reason=R]
 //! commit CLIENT TOPIC/PARTITION=OFFSET... [gen=N] [id=ID] [meta=TEXT] [epoch=N] [retention=MS]
-//! fetch [TOPIC/PARTITION...] [group=G] [version=V]     everything without partitions
+//! fetch [TOPIC/PARTITION...] [group=G] [version=V] [stable=true]
+//!                                                      everything without partitions
 //! delete-offsets TOPIC/PARTITION... | delete GROUP... | describe GROUP... | list [state=S] [type=T]
 //! beat CLIENT ... | groups GROUP...                    the consumer protocol: script/consumer.rs
+//! txn-commit CLIENT ... | end-txn ...                  transactions: script/transactions.rs
 //! grow NAME=PARTITIONS... | advance MS | restart | resign | log | state [GROUP]
 //! ```
 //! `gen=none` is -1, `id=none` the empty string.
 
 mod consumer;
+mod transactions;
 
 use super::super::offsets::fetch;
 use super::super::{GroupConfig, GroupShard};
@@ -124,6 +127,8 @@ impl goldenscript::Runner for Script {
             "heartbeat" => self.heartbeat(&args),
             "leave" => self.leave(&args),
             "commit" => self.commit(&args),
+            "txn-commit" => self.txn_commit(&args),
+            "end-txn" => self.end_txn(&args),
             "fetch" => self.fetch(&args),
             "delete-offsets" => self.delete_offsets(&args),
             "delete" => self.delete(&args),
@@ -379,10 +384,11 @@ impl Script {
             let found = self.host.topics.topic(&topic.name);
             topic.topic_id = found.map_or(Uuid([0xff; 16]), |view| view.id);
         }
+        let is_stable = args.number("stable", false)?;
         let group = self
             .host
             .shard
-            .offset_fetch(version, &group, &self.host.topics);
+            .offset_fetch(version, &group, is_stable, &self.host.topics);
         let mut out = String::new();
         if group.error_code != 0 {
             writeln!(out, "{}", ErrorCode::from_code(group.error_code))?;
@@ -615,6 +621,16 @@ impl Script {
                 out
             }
             ResponseBody::OffsetCommit(commit) => {
+                let mut out = String::new();
+                for topic in commit.topics {
+                    for p in topic.partitions {
+                        let place = format!("{}/{}", topic.name, p.partition_index);
+                        out += &format!("{who}: {place} {}\n", error(p.error_code));
+                    }
+                }
+                out
+            }
+            ResponseBody::TxnOffsetCommit(commit) => {
                 let mut out = String::new();
                 for topic in commit.topics {
                     for p in topic.partitions {
