@@ -596,6 +596,14 @@ impl Client {
                 batches.push((write, *next));
                 *next += write.values.len() as i32;
             }
+            self.trace(context, || {
+                let batch = |(write, sequence): &(&Write, i32)| {
+                    let ((topic, index), count) = (&write.place, write.values.len());
+                    format!(" {count} at {sequence} to {topic}-{index}")
+                };
+                let batches: String = batches.iter().map(batch).collect();
+                format!("writes{batches}")
+            });
             let ask = self
                 .settings
                 .protocol
