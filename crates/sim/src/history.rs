@@ -3,7 +3,10 @@
 //! Every method that takes something in also checks it against what is known, so that a violation
 //! is found at the event that makes it.
 
+mod transactions;
+
 use std::collections::{BTreeMap, BTreeSet};
+pub use transactions::{Fate, Marks, Transactions, TxnId, source_of};
 
 /// A promise that was broken, in words.
 pub type Violation = String;
@@ -32,6 +35,7 @@ pub struct History {
     /// Topics whose creation (true) or deletion (false) was acknowledged last.
     pub topics: BTreeMap<String, bool>,
     pub producer_ids: BTreeSet<i64>,
+    pub transactions: Transactions,
 }
 
 impl History {
@@ -135,16 +139,27 @@ impl History {
         generation: i32,
         newer_at_send: i32,
     ) -> Result<(), Violation> {
-        if newer_at_send > generation {
-            return Err(format!(
-                "group {group} accepted a commit of generation {generation} when generation \
-                 {newer_at_send} was known"
-            ));
-        }
+        self.accepted_from(group, generation, newer_at_send)?;
         let key = (group.to_owned(), place.clone());
         let largest = self.committed.entry(key).or_insert(offset);
         *largest = (*largest).max(offset);
         Ok(())
+    }
+
+    /// Offsets were taken from a member of a generation; `newer_at_send` as in `committed`.
+    pub fn accepted_from(
+        &self,
+        group: &str,
+        generation: i32,
+        newer_at_send: i32,
+    ) -> Result<(), Violation> {
+        match newer_at_send > generation {
+            false => Ok(()),
+            true => Err(format!(
+                "group {group} accepted a commit of generation {generation} when generation \
+                 {newer_at_send} was known"
+            )),
+        }
     }
 
     /// A producer was given an id; none is ever given twice.

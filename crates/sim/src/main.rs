@@ -40,7 +40,7 @@ fn main() -> ExitCode {
             Err(failure) => failed(seed, &failure),
         };
     }
-    let (mut events, mut acked, mut crashes, mut virtual_ms) = (0, 0, 0, 0);
+    let mut total = Outcome::default();
     for seed in args.from..args.from + args.seeds {
         let outcome = match (run(seed, false), run(seed, false)) {
             (Ok(first), Ok(second)) if first.trace_hash == second.trace_hash => first,
@@ -54,16 +54,21 @@ fn main() -> ExitCode {
             }
             (Err(failure), _) | (_, Err(failure)) => return failed(seed, &failure),
         };
-        events += outcome.events;
-        acked += outcome.acked;
-        crashes += outcome.crashes;
-        virtual_ms += outcome.virtual_ms;
+        total.add(&outcome);
     }
     println!(
-        "{} seeds, each twice with the same trace: {events} events, {:.1} simulated hours, \
-         {crashes} crashes, {acked} acknowledged records, no broken promise",
+        "{} seeds, each twice with the same trace: {} events, {:.1} simulated hours, {} crashes, \
+         {} acknowledged records; of transactions {} committed, {} aborted, {} in doubt, {} \
+         instances fenced; no broken promise",
         args.seeds,
-        virtual_ms as f64 / 3_600_000.0,
+        total.events,
+        total.virtual_ms as f64 / 3_600_000.0,
+        total.crashes,
+        total.acked,
+        total.committed,
+        total.aborted,
+        total.in_doubt,
+        total.fenced,
     );
     ExitCode::SUCCESS
 }

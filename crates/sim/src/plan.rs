@@ -31,6 +31,32 @@ pub struct Plan {
     pub zombies: bool,
     /// Topics are created and deleted all the time.
     pub churn: bool,
+    pub transactions: Option<TransactionPlan>,
+}
+
+#[derive(Clone, Debug)]
+pub struct TransactionPlan {
+    /// Applications that write in transactions, and how many transactions each.
+    pub writers: u32,
+    pub transactions: u32,
+    /// Members of the group that makes an output of each input.
+    pub transformers: u32,
+    /// Producers without transactions to the same partitions.
+    pub bystanders: u32,
+    /// Of each of the topics.
+    pub partitions: i32,
+    /// Of a transaction: then the coordinator aborts it.
+    pub timeout_ms: i32,
+    /// How many in 10 instances speak the new protocol (KIP-890).
+    pub new_protocol_in_10: u64,
+    /// The coordinator has a connection of its own, as with librdkafka.
+    pub split_connections: bool,
+    /// After this time a client gives a connection up and tries again on another.
+    pub request_timeout_ms: u64,
+    /// A request is held up on its way, on average, once in so many; 0 for never.
+    pub stall_one_in: u64,
+    /// An instance in a transaction crashes, freezes or is replaced once in so many events.
+    pub crash_one_in: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +80,7 @@ impl Plan {
         set("log.segment.delete.delay.ms", *pick(random, &[100, 60_000]));
         set("log.flush.interval.messages", 1);
         set("message.max.bytes", MESSAGE_BYTES_MAX);
+        set("transaction.state.log.num.partitions", 1 + random.below(3));
         let crashes = (0..random.below(5)).map(|_| Crash::draw(random)).collect();
         Plan {
             properties,
@@ -70,6 +97,25 @@ impl Plan {
             failing_sync_after: *pick(random, &[0, 0, 0, 40, 200]),
             zombies: random.one_in(2),
             churn: random.one_in(3),
+            transactions: random.one_in(2).then(|| TransactionPlan::draw(random)),
+        }
+    }
+}
+
+impl TransactionPlan {
+    fn draw(random: &mut Random) -> TransactionPlan {
+        TransactionPlan {
+            writers: 1 + random.below(3) as u32,
+            transactions: 4 + random.below(20) as u32,
+            transformers: random.below(4) as u32,
+            bystanders: random.below(2) as u32,
+            partitions: 1 + random.below(3) as i32,
+            timeout_ms: 4_000 + random.below(6_000) as i32,
+            new_protocol_in_10: *pick(random, &[0, 5, 10]),
+            split_connections: random.one_in(2),
+            request_timeout_ms: *pick(random, &[1_200, 3_000]),
+            stall_one_in: *pick(random, &[0, 10, 40]),
+            crash_one_in: *pick(random, &[0, 30, 100]),
         }
     }
 }

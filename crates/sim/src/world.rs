@@ -1,12 +1,13 @@
 //! The scheduler: one heap of events, one source of randomness, one virtual clock.
 //!
 //! The network is a set of connections that keep order in each direction (TCP), with a delay drawn
-//! per frame; a break drops what is in flight both ways. Frames are never cut: the real server's
-//! tests do that.
+//! per frame; a break drops what is in flight both ways. A client may give a connection up: what is
+//! on its way to the broker then arrives all the same, however late. Frames are never cut: the real
+//! server's tests do that.
 
 use crate::actors::{Actor, ActorEvent, Context};
 use crate::checks;
-use crate::history::History;
+use crate::history::{Fate, History};
 use crate::host::{DiskEvent, Host};
 use crate::plan::{Crash, Plan};
 use bytes::{Bytes, BytesMut};
@@ -20,6 +21,9 @@ use std::collections::{BTreeMap, BinaryHeap};
 const EPOCH_MS: i64 = 1_700_000_000_000;
 /// After the last crash, everything must be done within this time.
 const HEALED_MS_MAX: u64 = 120_000;
+const HEALED_DISK_DELAY_US_MAX: u64 = 5_000;
+/// A last stable offset may stand still for as long as a transaction may be open, and this.
+const STUCK_MARGIN_MS: i64 = 5_000;
 const EVENTS_MAX: u64 = 3_000_000;
 
 #[derive(Debug)]
@@ -66,6 +70,8 @@ pub struct Link {
     /// When the last frame in each direction arrives: order is kept.
     to_broker: Instant,
     to_client: Instant,
+    /// What is on its way to the broker arrives no sooner.
+    stalled: Instant,
     accepted: bool,
 }
 
@@ -130,6 +136,7 @@ impl Scheduler {
             actor,
             to_broker: self.now,
             to_client: self.now,
+            stalled: self.now,
             accepted: false,
         };
         self.links.insert(id, link);
@@ -162,6 +169,27 @@ impl Scheduler {
             let at = link.to_client.max(now);
             self.at(at, Event::ClientSeesClose(id));
             self.at(now, Event::BrokerSeesClose(id));
+        }
+    }
+
+    /// Holds up what is on its way to the broker, and what follows it.
+    pub fn stall(&mut self, id: ConnectionId, ms: u64) {
+        let until = self.now.plus_ms(ms as i64);
+        if let Some(link) = self.links.get_mut(&id).filter(|link| link.is_whole()) {
+            link.stalled = link.stalled.max(until);
+            // Behind everything that is put off until then.
+            link.to_broker = link.to_broker.max(Instant(link.stalled.0 + 1));
+        }
+    }
+
+    /// The client is gone: the broker hears of it after what was sent before, and whatever it
+    /// answers goes nowhere.
+    pub fn abandon(&mut self, id: ConnectionId) {
+        let delay = self.net_delay();
+        if let Some(link) = self.links.get(&id).filter(|link| link.is_whole()) {
+            let at = Instant(link.to_broker.max(self.now).0 + delay);
+            self.at(at, Event::BrokerSeesClose(id));
+            self.at(at, Event::ClientSeesClose(id));
         }
     }
 
@@ -199,6 +227,26 @@ pub struct Outcome {
     pub acked: usize,
     pub crashes: usize,
     pub virtual_ms: u64,
+    /// Transactions whose commit was acknowledged, that were aborted, and that may have gone
+    /// either way; instances that were fenced.
+    pub committed: usize,
+    pub aborted: usize,
+    pub in_doubt: usize,
+    pub fenced: usize,
+}
+
+impl Outcome {
+    /// For a total of several runs, which has no trace of its own.
+    pub fn add(&mut self, run: &Outcome) {
+        self.events += run.events;
+        self.acked += run.acked;
+        self.crashes += run.crashes;
+        self.virtual_ms += run.virtual_ms;
+        self.committed += run.committed;
+        self.aborted += run.aborted;
+        self.in_doubt += run.in_doubt;
+        self.fenced += run.fenced;
+    }
 }
 
 /// A promise that was broken, and when.
@@ -254,6 +302,10 @@ pub fn run(seed: u64, verbose: bool) -> Result<Outcome, Failure> {
         healed_at: None,
         reading_back: false,
     };
+    if let Some(transactions) = &world.plan.transactions {
+        let timeout_ms = i64::from(transactions.timeout_ms);
+        world.history.transactions.stuck_ms_max = timeout_ms + STUCK_MARGIN_MS;
+    }
     let result = world.play();
     let at_ms = world.scheduler.now.0 / 1_000_000;
     match result {
@@ -263,6 +315,10 @@ pub fn run(seed: u64, verbose: bool) -> Result<Outcome, Failure> {
             acked: world.history.acked.values().map(BTreeMap::len).sum(),
             crashes: world.crashes,
             virtual_ms: at_ms,
+            committed: world.history.transactions.count(Fate::Committed),
+            aborted: world.history.transactions.count(Fate::Aborted),
+            in_doubt: world.history.transactions.count(Fate::InDoubt),
+            fenced: world.history.transactions.fenced,
         }),
         Err(violation) => Err(Failure { violation, at_ms }),
     }
@@ -335,6 +391,10 @@ impl World {
         };
         if !link.is_whole() {
             return; // the connection was cut while the frame was on its way
+        }
+        if link.stalled > self.scheduler.now {
+            let at = link.stalled;
+            return self.scheduler.at(at, Event::ToBroker(id, frame));
         }
         if self.host.is_none() {
             return self.scheduler.cut(id);
@@ -535,11 +595,14 @@ impl World {
         crash.and_then(at).unwrap_or(usize::MAX)
     }
 
-    /// From here on nothing fails; everybody must get done.
+    /// From here on nothing fails, and the disk is quick again; everybody must get done.
     fn heal(&mut self) {
         self.scheduler.trace(|| "healed".to_owned());
         self.disk.clear_faults();
+        let delay_us_max = &mut self.scheduler.disk_delay_us_max;
+        *delay_us_max = HEALED_DISK_DELAY_US_MAX.min(*delay_us_max);
         self.healed_at = Some(self.scheduler.now);
+        self.history.transactions.healed_at = self.healed_at;
         if self.host.is_none() {
             self.scheduler.after_ms(
                 1,

@@ -33,6 +33,7 @@ use crate::prepare::{Prepared, PreparedBatch};
 use crate::timers::Timer;
 use crate::topics::PartitionKey;
 use crate::transactions::gate::{self, Gated, Question, Verdicts};
+use crate::transactions::newest::Wrote;
 use crate::waiters::ParkedProduce;
 use oncelog_coordinator::cluster::is_internal;
 use oncelog_partition::{RecordError, Rejection, VerificationGuard};
@@ -81,7 +82,12 @@ pub(crate) fn handle(
         guards: BTreeMap::new(),
     };
     let refusal = refuse_all(broker, &asked);
-    match question(broker, &mut asked).filter(|_| refusal.is_none()) {
+    // Nothing is asked about what is refused: a question leaves its trace in the partition.
+    let question = match refusal {
+        None => question(broker, &mut asked),
+        Some(_) => None,
+    };
+    match question {
         Some(question) => ask(broker, question, asked),
         None => append_and_answer(broker, asked, refusal, &Verdicts::new()),
     }
@@ -231,7 +237,8 @@ fn refuse_all(broker: &mut Broker, asked: &Asked) -> Option<Rejection> {
         return Some(rejection(ErrorCode::InvalidProducerIdMapping, why));
     }
     let newest = &mut broker.newest_connections;
-    if asked.version < ADDS_PARTITIONS && !newest.note(first.producer_id, asked.connection) {
+    let producer = (first.producer_id, first.producer_epoch);
+    if asked.version < ADDS_PARTITIONS && !newest.note(Wrote::Batches, producer, asked.connection) {
         let why = format!(
             "a write of transactional id {} that was held up on an old connection is refused: its \
              producer, {}, has used a newer one since",

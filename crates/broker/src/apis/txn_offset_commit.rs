@@ -5,15 +5,21 @@
 //! transaction, for which the coordinator of transactions is asked first (see
 //! [`crate::transactions::gate`]). Up to version 4 the client has told it with AddOffsetsToTxn; from
 //! version 5 on the partition is added here.
+//!
+//! Deviation from Kafka: offsets of the old protocol that come on an older connection than their
+//! producer's newest are NOT_COORDINATOR, see [`crate::transactions::newest`]; they could be of an
+//! earlier transaction, and be committed with a later one.
 
 use crate::apis::groups::caller;
 use crate::broker::Broker;
 use crate::connections::RequestId;
+use crate::effect::Level;
 use crate::groups::{self, OFFSETS_TOPIC};
 use crate::input::ConnectionId;
 use crate::prepare::Prepared;
 use crate::transactions::TRANSACTION_STATE_TOPIC;
 use crate::transactions::gate::{self, Gated, Question, Verdicts};
+use crate::transactions::newest::Wrote;
 use oncelog_coordinator::Caller;
 use oncelog_coordinator::groups::offsets::txn_commit;
 use oncelog_partition::VerificationGuard;
@@ -52,6 +58,10 @@ pub(crate) fn handle(
         let answer = refused(&commit, ErrorCode::CoordinatorNotAvailable);
         return broker.answer(request, answer);
     }
+    if is_late(broker, connection, prepared.version, &commit) {
+        let answer = refused(&commit, ErrorCode::NotCoordinator);
+        return broker.answer(request, answer);
+    }
     let shard = broker.groups.shard_of(&commit.group_id);
     let mut asked = Asked {
         request,
@@ -68,6 +78,27 @@ pub(crate) fn handle(
         }
         None => commit_offsets(broker, asked),
     }
+}
+
+/// Of the old protocol, on an older connection than its producer has committed offsets on since.
+fn is_late(
+    broker: &mut Broker,
+    connection: ConnectionId,
+    version: i16,
+    commit: &TxnOffsetCommitRequest,
+) -> bool {
+    let producer = (commit.producer_id, commit.producer_epoch);
+    let newest = &mut broker.newest_connections;
+    if version >= ADDS_PARTITIONS || newest.note(Wrote::Offsets, producer, connection) {
+        return false;
+    }
+    let why = format!(
+        "offsets of group {} from transactional id {} that were held up on an old connection are \
+         refused: its producer, {}, has used a newer one since",
+        commit.group_id, commit.transactional_id, commit.producer_id
+    );
+    broker.log(Level::Warn, why);
+    true
 }
 
 fn question(broker: &mut Broker, asked: &mut Asked) -> Option<Question> {

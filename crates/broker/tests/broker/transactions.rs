@@ -159,6 +159,17 @@ impl Producer {
             let answer: AddOffsetsToTxnResponse = host.ask_on(self.connection, 3, ask);
             assert_eq!(code(answer.error_code), ErrorCode::None);
         }
+        self.commit_offset_alone(host, group, topic, offset)
+    }
+
+    /// Without telling the coordinator of transactions.
+    fn commit_offset_alone(
+        &self,
+        host: &mut Host,
+        group: &str,
+        topic: &str,
+        offset: i64,
+    ) -> ErrorCode {
         let ask = TxnOffsetCommitRequest {
             transactional_id: self.id.clone(),
             group_id: group.to_owned(),
@@ -474,6 +485,56 @@ fn an_end_that_was_held_up_on_an_old_connection_does_not_end_the_next_transactio
     );
     assert_eq!(producer.end(&mut host, false), ErrorCode::None);
     assert_eq!(read_committed(&mut host, &topic), ["first"]);
+}
+
+/// The late batch is refused, and leaves nothing behind that keeps the next transaction out.
+#[test]
+fn a_write_that_was_held_up_on_an_old_connection_is_refused_and_forgotten() {
+    let mut host = start(&[]);
+    let topic = Topic::new(&mut host, "t", 1);
+    let mut producer = Producer::init(&mut host, Protocol::V1, "id");
+    let old = producer.connection;
+    let (version, late) = producer.request(&topic, 0, producer.batch(&["first"]));
+    producer.connection = host.connect();
+    for value in ["first", "second"] {
+        let error = producer.produce(&mut host, &topic, &[value]);
+        assert_eq!(error, ErrorCode::None);
+        assert_eq!(producer.end(&mut host, true), ErrorCode::None);
+    }
+    let answer: ProduceResponse = host.ask_on(old, version, late);
+    assert_eq!(outcome(&answer)[0].1, ErrorCode::NotLeaderOrFollower);
+    let error = producer.produce(&mut host, &topic, &["third"]);
+    assert_eq!(error, ErrorCode::None);
+    assert_eq!(producer.end(&mut host, true), ErrorCode::None);
+    assert_eq!(
+        read_committed(&mut host, &topic),
+        ["first", "second", "third"]
+    );
+}
+
+/// Offsets of an aborted transaction must not be committed with the next one.
+#[test]
+fn offsets_that_were_held_up_on_an_old_connection_are_refused() {
+    let mut host = start(&[]);
+    let topic = Topic::new(&mut host, "t", 1);
+    let mut producer = Producer::init(&mut host, Protocol::V1, "id");
+    let old = std::mem::replace(&mut producer.connection, host.connect());
+    for (committed, offset) in [(false, 9), (true, 5)] {
+        let error = producer.produce(&mut host, &topic, &["x"]);
+        assert_eq!(error, ErrorCode::None);
+        let error = producer.commit_offset(&mut host, "g", "t", offset);
+        assert_eq!(error, ErrorCode::None);
+        if committed {
+            // The first transaction's commit, sent before its retry, arrives only now.
+            let current = std::mem::replace(&mut producer.connection, old);
+            let error = producer.commit_offset_alone(&mut host, "g", "t", 9);
+            assert_eq!(error, ErrorCode::NotCoordinator);
+            producer.connection = current;
+        }
+        assert_eq!(producer.end(&mut host, committed), ErrorCode::None);
+    }
+    let stable = committed_offset(&mut host, "g", "t", true);
+    assert_eq!(stable, (ErrorCode::None, 5));
 }
 
 #[test]

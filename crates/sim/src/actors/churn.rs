@@ -2,11 +2,10 @@
 //! that must be so after every crash.
 
 use super::session::Heard;
-use super::{Actor, ActorEvent, Context, Session};
+use super::{Actor, ActorEvent, Context, Session, create_topics};
 use crate::history::Violation;
-use oncelog_wire::messages::create_topics_request::CreatableTopic;
 use oncelog_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use oncelog_wire::messages::{CreateTopicsRequest, DeleteTopicsRequest, ProduceRequest};
+use oncelog_wire::messages::{DeleteTopicsRequest, ProduceRequest};
 use oncelog_wire::records::BatchBuilder;
 use oncelog_wire::{ErrorCode, Records, RequestBody, ResponseBody};
 
@@ -45,7 +44,7 @@ impl Churn {
         }
         let name = self.name();
         match self.step {
-            Step::Create => self.session.ask(context, 5, 0, create(&name)),
+            Step::Create => self.session.ask(context, 5, 0, create_topics(&[&name], 2)),
             Step::Write => {
                 let now_ms = context.scheduler.now().wall_ms;
                 self.session.ask(context, 9, 0, write(&name, now_ms));
@@ -88,21 +87,6 @@ impl Churn {
         context.wake_after_ms(think);
         Ok(())
     }
-}
-
-fn create(name: &str) -> RequestBody {
-    let topic = CreatableTopic {
-        name: name.to_owned(),
-        num_partitions: 2,
-        replication_factor: 1,
-        ..Default::default()
-    };
-    let request = CreateTopicsRequest {
-        topics: vec![topic],
-        timeout_ms: 30_000,
-        ..Default::default()
-    };
-    request.into()
 }
 
 fn write(name: &str, now_ms: i64) -> RequestBody {

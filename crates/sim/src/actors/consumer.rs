@@ -2,28 +2,24 @@
 //! stands, commits, heartbeats. As a zombie it freezes for longer than its session and then
 //! commits what it thinks it owns.
 
+use super::membership::{HEARTBEAT_VERSION, JOIN_VERSION, Membership};
 use super::session::Heard;
 use super::{Actor, ActorEvent, Context, GROUP, Session, TOPIC, is_idempotent};
 use crate::history::{Place, Violation};
 use crate::plan::Plan;
-use bytes::Bytes;
 use oncelog_wire::messages::fetch_request::{FetchPartition, FetchTopic};
-use oncelog_wire::messages::join_group_request::JoinGroupRequestProtocol;
 use oncelog_wire::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use oncelog_wire::messages::offset_fetch_request::OffsetFetchRequestTopic;
-use oncelog_wire::messages::sync_group_request::SyncGroupRequestAssignment;
 use oncelog_wire::messages::{
-    FetchRequest, FetchResponse, HeartbeatRequest, JoinGroupRequest, JoinGroupResponse,
-    OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
-    SyncGroupRequest, SyncGroupResponse,
+    FetchRequest, FetchResponse, JoinGroupResponse, OffsetCommitRequest, OffsetCommitResponse,
+    OffsetFetchRequest, OffsetFetchResponse, SyncGroupResponse,
 };
 use oncelog_wire::records::Batches;
 use oncelog_wire::{ErrorCode, Records, ResponseBody};
 use std::collections::BTreeMap;
 
-const SESSION_MS: i32 = 6_000;
 const FREEZE_MS: u64 = 9_000;
 /// The highest tag bits of a commit hold the newest generation known when it was sent.
 const TAG_PLAIN: u64 = 0;
@@ -40,8 +36,7 @@ pub struct Consumer {
     plan: Plan,
     session: Session,
     state: State,
-    member: String,
-    generation: i32,
+    membership: Membership,
     /// Next offset to read of each partition that is owned.
     positions: BTreeMap<i32, i64>,
     frozen: bool,
@@ -55,8 +50,7 @@ impl Consumer {
             plan: plan.clone(),
             session: Session::default(),
             state: State::Joining,
-            member: String::new(),
-            generation: -1,
+            membership: Membership::new(GROUP, TOPIC, plan.partitions),
             positions: BTreeMap::new(),
             frozen: false,
             reads: 0,
@@ -74,74 +68,26 @@ impl Consumer {
             return;
         }
         match self.state {
-            State::Joining => self.join(context),
+            State::Joining => {
+                let ask = self.membership.join();
+                self.session.ask(context, JOIN_VERSION, TAG_PLAIN, ask);
+            }
             State::Positions => self.ask_positions(context),
             State::Reading => self.read(context),
         }
     }
 
-    fn join(&mut self, context: &mut Context) {
-        let protocol = JoinGroupRequestProtocol {
-            name: "range".to_owned(),
-            metadata: Bytes::from_static(b"sim"),
-            ..Default::default()
-        };
-        let ask = JoinGroupRequest {
-            group_id: GROUP.to_owned(),
-            session_timeout_ms: SESSION_MS,
-            rebalance_timeout_ms: SESSION_MS,
-            member_id: self.member.clone(),
-            protocol_type: "consumer".to_owned(),
-            protocols: vec![protocol],
-            ..Default::default()
-        };
-        self.session.ask(context, 5, TAG_PLAIN, ask.into());
+    /// Has to join again.
+    fn rejoin(&mut self, context: &mut Context) {
+        self.state = State::Joining;
+        context.wake_after_ms(20);
     }
 
-    fn joined(
-        &mut self,
-        context: &mut Context,
-        answer: &JoinGroupResponse,
-    ) -> Result<(), Violation> {
-        self.member = answer.member_id.clone();
-        match ErrorCode::from_code(answer.error_code) {
-            ErrorCode::None => {}
-            ErrorCode::MemberIdRequired => {
-                self.join(context);
-                return Ok(());
-            }
-            error => {
-                if error == ErrorCode::UnknownMemberId {
-                    self.member.clear();
-                }
-                context.wake_after_ms(50);
-                return Ok(());
-            }
+    fn joined(&mut self, context: &mut Context, answer: &JoinGroupResponse) {
+        match self.membership.joined(answer) {
+            Some((version, ask)) => self.session.ask(context, version, TAG_PLAIN, ask),
+            None => context.wake_after_ms(50),
         }
-        self.generation = answer.generation_id;
-        let mut assignments = Vec::new();
-        if answer.leader == self.member {
-            // Partition p to member p mod n: the assignment is a list of partition numbers.
-            for (at, member) in answer.members.iter().enumerate() {
-                let mine = |p: &i32| *p as usize % answer.members.len() == at;
-                let partitions = (0..self.plan.partitions).filter(mine);
-                let bytes: Vec<u8> = partitions.map(|p| p as u8).collect();
-                assignments.push(SyncGroupRequestAssignment {
-                    member_id: member.member_id.clone(),
-                    assignment: bytes.into(),
-                    ..Default::default()
-                });
-            }
-        }
-        let ask = SyncGroupRequest {
-            group_id: GROUP.to_owned(),
-            generation_id: self.generation,
-            member_id: self.member.clone(),
-            assignments,
-            ..Default::default()
-        };
-        self.session.ask(context, 3, TAG_PLAIN, ask.into());
-        Ok(())
     }
 
     fn synced(
@@ -149,36 +95,14 @@ impl Consumer {
         context: &mut Context,
         answer: &SyncGroupResponse,
     ) -> Result<(), Violation> {
-        if !self.still_member(context, answer.error_code) {
+        let Some(owned) = self.membership.synced(context, answer)? else {
+            self.rejoin(context);
             return Ok(());
-        }
-        // Not when it was joined: a generation is persisted by its leader's SyncGroup, and one
-        // that a crash takes back before that never gave anybody anything.
-        context.history.synced(GROUP, self.generation);
-        self.positions.clear();
-        for partition in &answer.assignment {
-            let partition = i32::from(*partition);
-            let place = (TOPIC.to_owned(), partition);
-            context
-                .history
-                .owns(GROUP, self.generation, &place, &self.member)?;
-            self.positions.insert(partition, 0);
-        }
+        };
+        self.positions = owned.into_iter().map(|partition| (partition, 0)).collect();
         self.state = State::Positions;
         context.wake_after_ms(1);
         Ok(())
-    }
-
-    /// Handles a group error; false if this member has to join again.
-    fn still_member(&mut self, context: &mut Context, code: i16) -> bool {
-        match ErrorCode::from_code(code) {
-            ErrorCode::None => return true,
-            ErrorCode::UnknownMemberId => self.member.clear(),
-            _ => {}
-        }
-        self.state = State::Joining;
-        context.wake_after_ms(20);
-        false
     }
 
     fn ask_positions(&mut self, context: &mut Context) {
@@ -214,13 +138,8 @@ impl Consumer {
             return context.wake_after_ms(FREEZE_MS);
         }
         if self.reads % 4 == 1 {
-            let ask = HeartbeatRequest {
-                group_id: GROUP.to_owned(),
-                generation_id: self.generation,
-                member_id: self.member.clone(),
-                ..Default::default()
-            };
-            return self.session.ask(context, 3, TAG_PLAIN, ask.into());
+            let ask = self.membership.heartbeat();
+            return self.session.ask(context, HEARTBEAT_VERSION, TAG_PLAIN, ask);
         }
         if self.reads % 4 == 3 && !self.positions.is_empty() {
             return self.commit(context);
@@ -243,14 +162,22 @@ impl Consumer {
         };
         let ask = OffsetCommitRequest {
             group_id: GROUP.to_owned(),
-            generation_id_or_member_epoch: self.generation,
-            member_id: self.member.clone(),
+            generation_id_or_member_epoch: self.membership.generation,
+            member_id: self.membership.member.clone(),
             topics: vec![topic],
             ..Default::default()
         };
-        let newest = context.history.generation.get(GROUP).copied().unwrap_or(-1);
-        let tag = (newest as u32 as u64) << 32 | u64::from(self.generation as u32);
+        let newest = self.membership.newest(context);
+        let generation = self.membership.generation;
+        let tag = (newest as u32 as u64) << 32 | u64::from(generation as u32);
         self.session.ask(context, 7, tag, ask.into());
+    }
+
+    fn go_on_or_rejoin(&mut self, context: &mut Context, code: i16) {
+        match self.membership.still_member(code) {
+            true => context.wake_after_ms(50),
+            false => self.rejoin(context),
+        }
     }
 
     fn committed(
@@ -271,9 +198,7 @@ impl Consumer {
                     .committed(GROUP, &place, offset, generation, newest)?;
             }
         }
-        if self.still_member(context, code) {
-            context.wake_after_ms(50);
-        }
+        self.go_on_or_rejoin(context, code);
         Ok(())
     }
 
@@ -284,14 +209,12 @@ impl Consumer {
         body: ResponseBody,
     ) -> Result<(), Violation> {
         match body {
-            ResponseBody::JoinGroup(answer) => self.joined(context, &answer)?,
+            ResponseBody::JoinGroup(answer) => self.joined(context, &answer),
             ResponseBody::SyncGroup(answer) => self.synced(context, &answer)?,
             ResponseBody::OffsetFetch(answer) => self.positioned(context, &answer),
             ResponseBody::OffsetCommit(answer) => self.committed(context, tag, &answer)?,
             ResponseBody::Heartbeat(answer) => {
-                if self.still_member(context, answer.error_code) {
-                    context.wake_after_ms(50);
-                }
+                self.go_on_or_rejoin(context, answer.error_code);
             }
             ResponseBody::Fetch(answer) => {
                 take_in(context, &answer, &mut self.positions, &self.plan)?;
@@ -395,7 +318,7 @@ impl Actor for Consumer {
     fn describe(&self) -> String {
         format!(
             "consumer {}: {:?}, generation {}",
-            self.number, self.state, self.generation
+            self.number, self.state, self.membership.generation
         )
     }
 }

@@ -3,16 +3,22 @@
 
 mod churn;
 mod consumer;
+mod membership;
 mod producer;
 mod reader;
 mod session;
+mod transactions;
 
 use crate::history::{History, Violation};
 use crate::plan::Plan;
 use crate::world::{Event, Scheduler};
 use bytes::Bytes;
 use oncelog_broker::ConnectionId;
+use oncelog_wire::RequestBody;
+use oncelog_wire::messages::CreateTopicsRequest;
+use oncelog_wire::messages::create_topics_request::CreatableTopic;
 pub use session::Session;
+pub use transactions::{INPUT, OUTPUT};
 
 pub const TOPIC: &str = "events";
 pub const GROUP: &str = "readers";
@@ -58,8 +64,8 @@ pub fn cast(plan: &Plan) -> Vec<Box<dyn Actor>> {
     let mut actors: Vec<Box<dyn Actor>> = Vec::new();
     for number in 0..plan.idempotent_producers + plan.plain_producers {
         let idempotent = number < plan.idempotent_producers;
-        let partition = number as i32 % plan.partitions;
-        let producer = producer::Producer::new(number, partition, idempotent, plan);
+        let topic = (TOPIC, plan.partitions);
+        let producer = producer::Producer::new(number, topic, idempotent, plan);
         actors.push(Box::new(producer));
     }
     for number in 0..plan.consumers {
@@ -68,12 +74,35 @@ pub fn cast(plan: &Plan) -> Vec<Box<dyn Actor>> {
     if plan.churn {
         actors.push(Box::new(churn::Churn::new()));
     }
+    if let Some(transactions) = &plan.transactions {
+        actors.extend(transactions::cast(plan, transactions));
+    }
     actors
 }
 
 /// Fresh clients that look at everything once more when all is done.
 pub fn readers(plan: &Plan, history: &History) -> Vec<Box<dyn Actor>> {
-    vec![Box::new(reader::Reader::new(plan, history))]
+    let mut readers: Vec<Box<dyn Actor>> = vec![Box::new(reader::Reader::new(plan, history))];
+    if let Some(transactions) = &plan.transactions {
+        readers.push(transactions::auditor(transactions, history));
+    }
+    readers
+}
+
+/// A request that makes topics, on one replica each.
+pub fn create_topics(names: &[&str], partitions: i32) -> RequestBody {
+    let topic = |name: &&str| CreatableTopic {
+        name: (*name).to_owned(),
+        num_partitions: partitions,
+        replication_factor: 1,
+        ..Default::default()
+    };
+    let ask = CreateTopicsRequest {
+        topics: names.iter().map(topic).collect(),
+        timeout_ms: 30_000,
+        ..Default::default()
+    };
+    ask.into()
 }
 
 /// The value of one record: whose, and which.

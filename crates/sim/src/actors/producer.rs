@@ -3,14 +3,11 @@
 //! (acks=1) may duplicate but must not lose what was acknowledged.
 
 use super::session::Heard;
-use super::{Actor, ActorEvent, Context, Session, TOPIC, value};
+use super::{Actor, ActorEvent, Context, Session, create_topics, value};
 use crate::history::Violation;
 use crate::plan::{MESSAGE_BYTES_MAX, Plan};
 use oncelog_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use oncelog_wire::messages::{
-    CreateTopicsRequest, InitProducerIdRequest, ProduceRequest, ProduceResponse,
-    create_topics_request::CreatableTopic,
-};
+use oncelog_wire::messages::{InitProducerIdRequest, ProduceRequest, ProduceResponse};
 use oncelog_wire::records::BatchBuilder;
 use oncelog_wire::{ErrorCode, Records, RequestBody, ResponseBody};
 use std::collections::VecDeque;
@@ -32,6 +29,7 @@ struct Batch {
 
 pub struct Producer {
     number: u32,
+    topic: &'static str,
     partition: i32,
     partitions: i32,
     idempotent: bool,
@@ -45,11 +43,18 @@ pub struct Producer {
 }
 
 impl Producer {
-    pub fn new(number: u32, partition: i32, idempotent: bool, plan: &Plan) -> Producer {
+    /// Idempotent or not, to one partition of a topic that has `partitions`.
+    pub fn new(
+        number: u32,
+        (topic, partitions): (&'static str, i32),
+        idempotent: bool,
+        plan: &Plan,
+    ) -> Producer {
         Producer {
             number,
-            partition,
-            partitions: plan.partitions,
+            topic,
+            partition: number as i32 % partitions,
+            partitions,
             idempotent,
             session: Session::default(),
             topic_ready: false,
@@ -66,8 +71,8 @@ impl Producer {
         }
         if !self.topic_ready {
             if self.session.outstanding() == 0 {
-                self.session
-                    .ask(context, 5, TAG_SETUP, create_topic(self.partitions));
+                let ask = create_topics(&[self.topic], self.partitions);
+                self.session.ask(context, 5, TAG_SETUP, ask);
             }
             return;
         }
@@ -137,7 +142,7 @@ impl Producer {
             ..Default::default()
         };
         let topic = TopicProduceData {
-            name: TOPIC.to_owned(),
+            name: self.topic.to_owned(),
             partition_data: vec![partition],
             ..Default::default()
         };
@@ -183,7 +188,7 @@ impl Producer {
         context.trace(|| {
             format!("p{producer}:{first}, {count} records, acknowledged at {partition}@{at}")
         });
-        let place = (TOPIC.to_owned(), self.partition);
+        let place = (self.topic.to_owned(), self.partition);
         for number in 0..batch.count {
             let offset = answer.base_offset + i64::from(number);
             let value = value(self.number, first + number);
@@ -246,21 +251,6 @@ impl Producer {
         context.wake_after_ms(think);
         Ok(())
     }
-}
-
-fn create_topic(partitions: i32) -> RequestBody {
-    let topic = CreatableTopic {
-        name: TOPIC.to_owned(),
-        num_partitions: partitions,
-        replication_factor: 1,
-        ..Default::default()
-    };
-    let request = CreateTopicsRequest {
-        topics: vec![topic],
-        timeout_ms: 30_000,
-        ..Default::default()
-    };
-    request.into()
 }
 
 impl Actor for Producer {

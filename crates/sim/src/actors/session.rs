@@ -63,6 +63,27 @@ impl Session {
         self.waiting.clear();
     }
 
+    /// Gives the connection up without a word to the other end: what is on its way there arrives
+    /// all the same, and nobody listens to the answer.
+    pub fn abandon(&mut self, context: &mut Context) {
+        if let Some(connection) = self.connection.take() {
+            context.scheduler.abandon(connection);
+        }
+        self.waiting.clear();
+    }
+
+    /// Holds up what is on its way to the broker, and what follows it.
+    pub fn stall(&mut self, context: &mut Context, ms: u64) {
+        if let Some(connection) = self.connection {
+            context.trace(|| format!("{connection:?} is held up for {ms} ms"));
+            context.scheduler.stall(connection, ms);
+        }
+    }
+
+    pub fn owns(&self, connection: ConnectionId) -> bool {
+        self.connection == Some(connection)
+    }
+
     pub fn hear(&mut self, event: ActorEvent) -> Result<Heard, String> {
         match event {
             ActorEvent::Wake => Ok(Heard::Nothing),
