@@ -487,6 +487,7 @@ impl World {
             scheduler: &mut self.scheduler,
             history: &mut self.history,
             healed: self.healed_at.is_some(),
+            reading_back: self.reading_back,
         };
         self.actors[actor].on(&mut context, event)
     }

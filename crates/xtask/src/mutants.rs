@@ -60,6 +60,59 @@ const MUTANTS: &[Mutant] = &[
         find: "if computed == found.header.crc {",
         replace: "if computed == found.header.crc || true {",
     },
+    Mutant {
+        name: "last stable offset too high",
+        file: "crates/partition/src/transactions.rs",
+        find: "first_unstable.clamp(self.log.start_offset(), high_watermark)",
+        replace: "first_unstable.max(high_watermark)",
+    },
+    Mutant {
+        name: "aborted index off by one",
+        file: "crates/partition/src/transactions.rs",
+        find: "first_offset,\n                last_offset: marker_offset,",
+        replace: "first_offset: first_offset + 1,\n                last_offset: marker_offset,",
+    },
+    Mutant {
+        name: "marker before PrepareCommit is durable",
+        file: "crates/broker/src/transactions/mod.rs",
+        find: "    release(broker, shard, high_watermark);\n}\n\n/// Lets out",
+        replace: "    let held = std::mem::take(&mut broker.transactions.shards[shard as usize].held); \
+                  let (markers, replies): (VecDeque<_>, VecDeque<_>) = \
+                  held.into_iter().partition(|(_, held)| matches!(held, Held::Markers(_))); \
+                  broker.transactions.shards[shard as usize].held = replies; \
+                  for (_, held) in markers { if let Held::Markers(markers) = held { \
+                  markers::write(broker, shard, markers); } } \
+                  release(broker, shard, high_watermark);\n}\n\n/// Lets out",
+    },
+    Mutant {
+        name: "late EndTxn accepted",
+        file: "crates/coordinator/src/transactions/end.rs",
+        find: "guard::admit(draft, caller, \"EndTxn\") {",
+        replace: "guard::admit(draft, caller, \"EndTxn\") && false {",
+    },
+    Mutant {
+        name: "late TxnOffsetCommit accepted",
+        file: "crates/broker/src/apis/txn_offset_commit.rs",
+        find: "newest.note(Wrote::Offsets, producer, connection) {",
+        replace: "newest.note(Wrote::Offsets, producer, connection) || true {",
+    },
+    Mutant {
+        name: "transactional offset visible before commit",
+        file: "crates/coordinator/src/groups/offsets/mod.rs",
+        find: "self.pending.put(producer_id, key.into(), offset);",
+        replace: "let place: Place = key.into(); \
+                  self.insert(place.clone(), offset.clone()); \
+                  self.pending.put(producer_id, place, offset);",
+    },
+    Mutant {
+        name: "fencing forgotten on reload",
+        file: "crates/coordinator/src/transactions/mod.rs",
+        find: "entry.transaction = Some(transaction);",
+        replace: "entry.transaction = Some(match &entry.transaction { \
+                  Some(before) if !self.loaded => \
+                  Transaction { producer_epoch: before.producer_epoch, ..transaction }, \
+                  _ => transaction });",
+    },
 ];
 
 #[derive(clap::Args)]

@@ -45,6 +45,8 @@ pub struct Context<'a> {
     pub scheduler: &'a mut Scheduler,
     pub history: &'a mut History,
     pub healed: bool,
+    /// Everybody was done, and everything is looked at once more: nothing new is begun.
+    pub reading_back: bool,
 }
 
 impl Context<'_> {

@@ -18,7 +18,7 @@ mod transformer;
 mod work;
 mod writer;
 
-use crate::actors::Actor;
+use crate::actors::{Actor, Context};
 use crate::history::{History, Place};
 use crate::plan::{Plan, TransactionPlan};
 use client::Settings;
@@ -85,6 +85,14 @@ fn settings(plan: &TransactionPlan, random: &mut Random) -> Settings {
         protocol,
         plan: plan.clone(),
         timeout_ms: plan.timeout_ms,
+    }
+}
+
+impl TransactionPlan {
+    /// Whether an instance in a transaction dies with its connection: what ends the one (a power
+    /// cut, a host that is gone) often ends the other.
+    fn falls_too(&self, context: &mut Context) -> bool {
+        !context.healed && self.crash_one_in > 0 && context.scheduler.random.one_in(2)
     }
 }
 

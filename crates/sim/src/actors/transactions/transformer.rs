@@ -139,6 +139,12 @@ impl Transformer {
             self.pause(context, FREEZE_MS);
             return true;
         }
+        self.crash(context);
+        true
+    }
+
+    fn crash(&mut self, context: &mut Context) {
+        let app = self.app;
         context.trace(|| format!("app-{app} crashes"));
         self.client.vanish(context);
         self.session.abandon(context);
@@ -147,7 +153,6 @@ impl Transformer {
         self.state = State::Joining;
         let down_ms = context.scheduler.random.below(3_000);
         self.pause(context, down_ms);
-        true
     }
 
     fn rejoin(&mut self, context: &mut Context) {
@@ -214,6 +219,9 @@ impl Transformer {
             true => self.quiet + 1,
             false => 0,
         };
+        if context.reading_back {
+            return Ok(());
+        }
         if shown.is_empty() {
             let think = 10 + context.scheduler.random.below(300);
             context.wake_after_ms(think);
@@ -320,6 +328,11 @@ impl Actor for Transformer {
             ActorEvent::Frame(id, _) | ActorEvent::Closed(id) => *id,
         };
         if self.client.owns(id) {
+            let is_cut = matches!(event, ActorEvent::Closed(_));
+            if is_cut && self.client.is_busy() && self.plan.falls_too(context) {
+                self.crash(context);
+                return Ok(());
+            }
             if let Some(happening) = self.client.on(context, event)? {
                 self.happened(context, happening);
             }

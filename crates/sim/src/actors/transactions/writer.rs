@@ -157,6 +157,13 @@ impl Actor for Writer {
                 if let Some(happening) = zombie.on(context, event)? {
                     self.zombie_happened(context, happening);
                 }
+            } else if let Some(client) = &self.current
+                && matches!(event, ActorEvent::Closed(_))
+                && client.owns(id)
+                && client.is_busy()
+                && self.plan.falls_too(context)
+            {
+                self.crash(context);
             } else if let Some(client) = &mut self.current
                 && let Some(happening) = client.on(context, event)?
             {
