@@ -224,7 +224,7 @@ final class TransactionTools {
             producer.close(java.time.Duration.ZERO);
         }
         tool(TRANSACTIONS, "describe", "--transactional-id", id + "-none")
-            .refused("TransactionalIdNotFound");
+            .refused("the ID could not be found");
         equal(Transactions.values(cluster, topic, 1, Transactions.COMMITTED),
             Map.of(0, List.of()), "read_committed");
     }
@@ -240,6 +240,7 @@ final class TransactionTools {
                 if (commit) {
                     producer.commitTransaction();
                 } else {
+                    producer.flush();
                     producer.abortTransaction();
                 }
             }
