@@ -17,6 +17,7 @@ mod latency;
 mod partitions;
 mod start;
 mod throughput;
+mod transactions;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,8 @@ enum Command {
     Consume(throughput::Args),
     /// Acknowledgement and end-to-end latency at a fixed rate, through librdkafka.
     Latency(latency::Args),
+    /// How fast one producer commits, through librdkafka.
+    Transactions(transactions::Args),
     /// Many connections: the time to open them, and what they cost when idle.
     Connections(connections::Args),
     /// Many partitions: the time to create them, and what they cost when idle.
@@ -72,6 +75,7 @@ fn run(command: &Command) -> Result<Figures> {
         Command::Produce(args) => throughput::produce(args),
         Command::Consume(args) => throughput::consume(args),
         Command::Latency(args) => latency::run(args),
+        Command::Transactions(args) => transactions::run(args),
         Command::Connections(args) => connections::run(args),
         Command::Partitions(args) => partitions::run(args),
         Command::Group(args) => groups::run(args),

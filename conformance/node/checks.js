@@ -30,7 +30,7 @@ class Checks {
       console.log(`ok ${name} (${((Date.now() - started) / 1000).toFixed(1)} s)`)
     } catch (error) {
       this.failed += 1
-      const at = (error.stack || '').split('\n').find((line) => line.includes('smoke_kafkajs'))
+      const at = (error.stack || '').split('\n').find((line) => /smoke_kafkajs|transactions/.test(line))
       console.log(`FAIL ${name}: ${String(error).replace(/\s+/g, ' ')} (${(at || '').trim()})`)
     }
   }

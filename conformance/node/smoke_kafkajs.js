@@ -1,8 +1,8 @@
 // Smoke of kafkajs against any broker: `node smoke_kafkajs.js BOOTSTRAP`.
 //
 // kafkajs speaks old, mostly non-flexible versions (Produce <= 7, Fetch <= 11, legacy AlterConfigs),
-// which is why it is here. It does not cover transactions; what kafkajs itself cannot do is printed
-// as a skip. kafkajs reads through groups only, so every read here joins one.
+// which is why it is here; transactions are in transactions.js. What kafkajs itself cannot do is
+// printed as a skip. kafkajs reads through groups only, so every read here joins one.
 'use strict'
 
 process.env.KAFKAJS_NO_PARTITIONER_WARNING = '1'
@@ -14,6 +14,7 @@ const lz4 = require('lz4js')
 const xxh32 = require('lz4js/xxh32')
 const { ZstdCodec } = require('zstd-codec')
 const { Checks, equal, isTrue, sleep, waitFor, awkwardRecords } = require('./checks')
+const { Transactions } = require('./transactions')
 
 const BOOTSTRAP = process.argv[2]
 const KEEP = process.env.ONCELOG_SMOKE_KEEP === '1'
@@ -493,6 +494,7 @@ async function main() {
   checks.skip('group-static-members', 'kafkajs has no group.instance.id')
   await checks.run('group-admin', groupAdmin)
   checks.skip('delete-offsets', 'kafkajs has no OffsetDelete')
+  await new Transactions({ kafka, admin, checks, makeTopic, madeGroups, Member }).run()
   await checks.run('topic-admin', topicAdmin)
   await checks.run('create-partitions', createPartitions)
   await checks.run('alter-configs-legacy', alterConfigs)

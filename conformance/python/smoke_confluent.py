@@ -1,7 +1,7 @@
 """Smoke of confluent-kafka (librdkafka) against any broker: `smoke_confluent.py BOOTSTRAP`.
 
 The rdkafka crate binds little of librdkafka's admin client; this script covers the rest of it, and
-consumer groups under both group protocols. It does not cover transactions.
+consumer groups under both group protocols; transactions are in confluent_transactions.py.
 """
 
 import os
@@ -35,6 +35,7 @@ from confluent_kafka.admin import (
 )
 
 from checks import Checks, awkward_records, equal, true, wait_for
+from confluent_transactions import Transactions
 
 BOOTSTRAP = sys.argv[1]
 KEEP = os.environ.get("ONCELOG_SMOKE_KEEP") == "1"
@@ -642,6 +643,7 @@ def main():
     checks.run("group-static-classic", static_members, "classic")
     checks.run("group-static-consumer", static_members, "consumer")
     checks.run("group-admin", group_admin)
+    Transactions(BOOTSTRAP, checks, topic).run()
     checks.run("topic-admin", topic_admin)
     checks.run("broker-configs", broker_configs)
     checks.run("create-partitions", create_partitions)

@@ -4,6 +4,7 @@
 
 pub mod check;
 pub mod client;
+pub mod copying;
 pub mod process;
 pub mod producer;
 pub mod random;

@@ -12,7 +12,7 @@ use rdkafka::consumer::Consumer;
 use crash_campaign::check::{self, Log, Promise};
 use crash_campaign::client;
 use crash_campaign::process::say;
-use crash_campaign::producer::{Running, Settings};
+use crash_campaign::producer::{FULL_LOAD, Running, Settings};
 use crash_campaign::random::Random;
 
 use crate::churn::Churn;
@@ -150,6 +150,7 @@ fn start_producers(bootstrap: &str, stop: &Arc<AtomicBool>, random: &mut Random)
             topic: promise.1,
             partitions: PARTITIONS,
             codec: random.pick(&codecs),
+            pause_ms_max: FULL_LOAD,
         });
     let settings: Vec<Settings> = settings.collect();
     settings

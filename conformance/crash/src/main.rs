@@ -18,6 +18,7 @@ mod power;
 mod report;
 mod sigkill;
 mod tool;
+mod transactions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -75,6 +76,14 @@ const PARTS: &[Part] = &[
         rounds_long: 150,
         probe: |_| Ok(()),
         run: sigkill::run,
+    },
+    Part {
+        name: "transactions",
+        about: "SIGKILL of the broker and of read-process-write loops, and zombies",
+        rounds: 6,
+        rounds_long: 150,
+        probe: |_| Ok(()),
+        run: transactions::run,
     },
     Part {
         name: "power-ext4",

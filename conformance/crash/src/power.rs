@@ -10,7 +10,7 @@ use std::time::Duration;
 use crash_campaign::check::{self, Promise};
 use crash_campaign::client;
 use crash_campaign::process::{Broker, say};
-use crash_campaign::producer::{Running, Settings};
+use crash_campaign::producer::{FULL_LOAD, Running, Settings};
 use crash_campaign::random::Random;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -111,6 +111,7 @@ fn without_fsync(task: &Task, format: Format) -> usize {
         topic: TOPIC,
         partitions: 1,
         codec: "none",
+        pause_ms_max: FULL_LOAD,
     };
     let producer = Running::start(settings, &bootstrap, &stop, Random::new(task.seed));
     std::thread::sleep(Duration::from_millis(700));

@@ -26,7 +26,12 @@ pub struct Settings {
     pub topic: &'static str,
     pub partitions: i32,
     pub codec: &'static str,
+    /// Between two bursts of records: see [`FULL_LOAD`].
+    pub pause_ms_max: u64,
 }
+
+/// About a thousand records a second.
+pub const FULL_LOAD: u64 = 60;
 
 impl Settings {
     pub fn in_words(&self) -> String {
@@ -181,7 +186,9 @@ fn send(
                 Err((error, _)) => panic!("sending to {}: {error}", settings.topic),
             }
         }
-        producer.poll(Duration::from_millis(random.range(0, 60)));
+        producer.poll(Duration::from_millis(
+            random.range(0, settings.pause_ms_max),
+        ));
     }
     counts
 }

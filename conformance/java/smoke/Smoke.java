@@ -1,10 +1,12 @@
 package smoke;
 
+import java.util.List;
+
 /**
  * Smoke of Kafka's own Java client against any broker: {@code java smoke.Smoke BOOTSTRAP}.
  *
- * It speaks the newest version of every API, and both group protocols. It does not cover
- * transactions or share groups.
+ * It speaks the newest version of every API, both group protocols and the second protocol of
+ * transactions. It does not cover share groups.
  */
 public final class Smoke {
     public static void main(String[] args) throws Exception {
@@ -13,6 +15,9 @@ public final class Smoke {
             new Records(cluster).run(checks);
             new Reading(cluster).run(checks);
             new Groups(cluster).run(checks);
+            new Transactions(cluster).run(checks);
+            new TransactionLoop(cluster).run(checks, List.of("classic", "consumer"));
+            new TransactionTools(cluster).runAdmin(checks);
             new Administration(cluster).run(checks);
             checks.run("clean-up", cluster::deleteMade);
         }

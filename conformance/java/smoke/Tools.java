@@ -59,8 +59,7 @@ public final class Tools {
         checks.run("client-compatibility-test", this::compatibility);
         checks.run("kafka-metadata-quorum", () -> served(
             "MetadataQuorumCommand", "LeaderId:", "describe", "--status"));
-        checks.run("kafka-transactions", () -> served(
-            "TransactionsCommand", "TransactionalId", "list"));
+        new TransactionTools(cluster).runTools(checks);
         checks.run("kafka-acls", () -> aclsServed());
     }
 
@@ -253,7 +252,9 @@ public final class Tools {
 
     private void features() throws Exception {
         tool(KAFKA + "FeatureCommand", "describe").ok()
-            .says("Feature: group.version", "SupportedMaxVersion: 1", "FinalizedVersionLevel: 1");
+            .says("Feature: group.version", "SupportedMaxVersion: 1", "FinalizedVersionLevel: 1")
+            .says("Feature: transaction.version", "SupportedMaxVersion: 2",
+                "FinalizedVersionLevel: 2");
     }
 
     private void apiVersions() throws Exception {

@@ -28,9 +28,9 @@ pub(crate) fn of_topic(cluster: &Cluster, config: &BrokerConfig, name: &str) -> 
 /// What the transaction coordinator takes from the broker's configuration.
 pub(crate) fn of_transactions(config: &BrokerConfig) -> TransactionConfig {
     TransactionConfig {
-        max_timeout_ms: config.transaction_max_timeout_ms,
-        transactional_id_expiration_ms: config.transactional_id_expiration_ms,
-        two_phase_commit_enable: config.transaction_two_phase_commit_enable,
+        max_timeout_ms: config.transactions.max_timeout_ms,
+        transactional_id_expiration_ms: config.transactions.transactional_id_expiration_ms,
+        two_phase_commit_enable: config.transactions.two_phase_commit_enable,
         ..TransactionConfig::default()
     }
 }

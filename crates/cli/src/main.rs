@@ -22,7 +22,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use commands::{cluster, completions, config, consume, demo, group, produce, start, topic};
+use commands::{cluster, completions, config, consume, demo, group, produce, start, topic, txn};
 use failure::{EXIT_CODES_HELP, Exit, Failure};
 use options::{GlobalArgs, Options};
 
@@ -44,6 +44,7 @@ enum Command {
     Consume(consume::Args),
     Topic(topic::Args),
     Group(group::Args),
+    Txn(txn::Args),
     Config(config::Args),
     Cluster(cluster::Args),
     Completions(completions::Args),
@@ -57,6 +58,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Consume(args) => consume::run(&options, args),
         Command::Topic(args) => topic::run(&options, args),
         Command::Group(args) => group::run(&options, args),
+        Command::Txn(args) => txn::run(&options, args),
         Command::Config(args) => config::run(&options, args),
         Command::Cluster(args) => cluster::run(&options, args),
         Command::Demo(args) => demo::run(&options, args),

@@ -12,6 +12,7 @@ Tokens of -f:
   %t topic     %p partition   %o offset    %T timestamp in ms, -1 if none
   %k key       %K its length  %v or %s value       %V or %S its length (-1 if null)
   %h headers as name=value,...             %% a per cent sign
+  %X what became of its transaction, with --show-transactions: committed, aborted, open; - if none
   \\n \\r \\t \\0 \\\\ \\xHH  as in C";
 
 /// What a template can show of a record. Borrowed, so that printing copies nothing.
@@ -25,6 +26,8 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
     pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    /// What became of the record's transaction, where that is known.
+    pub transaction: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,7 @@ pub enum Part {
     Value,
     ValueLength,
     Headers,
+    Transaction,
 }
 
 impl Template {
@@ -79,6 +83,7 @@ impl Template {
                 Part::Value => out.write_all(record.value.unwrap_or_default())?,
                 Part::ValueLength => write!(out, "{}", length(record.value))?,
                 Part::Headers => print_headers(record.headers, out)?,
+                Part::Transaction => write!(out, "{}", record.transaction.unwrap_or("-"))?,
             }
         }
         Ok(())
@@ -153,6 +158,7 @@ fn part(token: char) -> Option<Part> {
         'v' | 's' => Part::Value,
         'V' | 'S' => Part::ValueLength,
         'h' => Part::Headers,
+        'X' => Part::Transaction,
         _ => return None,
     })
 }
@@ -226,6 +232,7 @@ mod tests {
             key: Some(b"key"),
             value: Some(b"some \xfe bytes"),
             headers: &headers,
+            transaction: None,
         };
         check(
             r"%t %p %o %k %v\n",

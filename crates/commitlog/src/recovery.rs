@@ -54,6 +54,9 @@ pub struct Recovered {
     /// No `.txnindex` is known to be lost or damaged. If one is, all aborted transactions have to be
     /// found again, from the log's start on (see [`restore_aborted`]).
     pub aborted_complete: bool,
+    /// Where offsets are missing for the first time and no checkpoint says that they were compacted
+    /// away: appends that a crash took may have been there, in front of ones that were quicker.
+    pub first_gap: Option<i64>,
     pub report: RecoveryReport,
 }
 
@@ -154,7 +157,7 @@ pub fn recover(
     let young = never_checkpointed && (at_zero || !exists(disk, dir, LEADER_EPOCH_CHECKPOINT)?);
     let on_file = read_epochs(disk, dir, &mut report)?;
     let mut epochs = on_file.clone().unwrap_or_default();
-    let loaded = {
+    let (loaded, first_gap) = {
         let mut loader = segments::Loader {
             disk,
             dir,
@@ -162,12 +165,13 @@ pub fn recover(
             now,
             report: &mut report,
             epochs: &mut epochs,
+            first_gap: None,
         };
         let load = match &checkpoint {
             Some(checkpoint) => loader.load_checkpointed(&found, checkpoint),
             None => loader.load_all(&found, clean_shutdown, young),
         };
-        load?
+        (load?, loader.first_gap)
     };
     let mut log = assemble(dir, config, loaded, checkpoint.as_ref(), now);
     let end = log.end_offset();
@@ -189,6 +193,7 @@ pub fn recover(
     Ok(Recovered {
         topic_id: topic_id.as_deref().and_then(partition_metadata::decode),
         aborted_complete,
+        first_gap,
         log,
         report,
     })

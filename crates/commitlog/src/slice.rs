@@ -27,7 +27,7 @@ use crate::index::{IndexFile, OffsetEntry};
 use crate::limits;
 use crate::log::Log;
 use crate::scan::{Scanner, entry_position, indexed_position, locate, locate_written};
-use crate::segment::Tenure;
+use crate::segment::{Segment, Tenure};
 use bytes::Bytes;
 use oncelog_wire::records::BatchHeader;
 use std::io;
@@ -142,19 +142,8 @@ impl Log {
             Some(index) => Some(Hint::Entry(index.floor_position(limit))),
             None => None,
         };
-        let start_max = match &segment.index {
-            _ if start.is_exact() => Some(start.position()),
-            Some(index) => index.ceiling(offset).map(|entry| entry.position),
-            None => None,
-        };
-        // The first batch that is known to begin behind the limit is not in the range.
-        let behind = start_max.and_then(|position| {
-            let limit = position.saturating_add(max_bytes.max(1));
-            segment.index.as_ref()?.ceiling_position(limit)
-        });
-        let end_offset_max = behind.map_or(segment.next_offset, |entry| entry.last_offset);
         Ok(Some(LogSlice {
-            end_offset_max: end_offset_max.min(upper_bound),
+            end_offset_max: end_offset_max(segment, start, offset, max_bytes).min(upper_bound),
             file: segment.log_file(&self.dir),
             index_file: segment
                 .index
@@ -195,6 +184,22 @@ impl Log {
         };
         position(upper_bound).saturating_sub(position(offset))
     }
+}
+
+/// No batch at or past this offset is in the range of a read that begins at `start`, where `offset`
+/// is.
+fn end_offset_max(segment: &Segment, start: Hint, offset: i64, max_bytes: u64) -> i64 {
+    let start_max = match &segment.index {
+        _ if start.is_exact() => Some(start.position()),
+        Some(index) => index.ceiling(offset).map(|entry| entry.position),
+        None => None,
+    };
+    // The first batch that is known to begin behind the limit is not in the range.
+    let behind = start_max.and_then(|position| {
+        let limit = position.saturating_add(max_bytes.max(1));
+        segment.index.as_ref()?.ceiling_position(limit)
+    });
+    behind.map_or(segment.next_offset, |entry| entry.last_offset)
 }
 
 impl LogSlice {

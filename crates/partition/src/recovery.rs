@@ -110,8 +110,16 @@ impl Partition {
             source,
         };
         let mut snapshots = find_snapshots(disk, &log, &mut notes).map_err(in_dir)?;
-        let (mut producers, from) =
-            load_newest(disk, &log, &mut snapshots, now.instant, &mut notes).map_err(in_dir)?;
+        let whole_to = recovered.first_gap.unwrap_or(i64::MAX);
+        let (mut producers, from) = load_newest(
+            disk,
+            &log,
+            whole_to,
+            &mut snapshots,
+            now.instant,
+            &mut notes,
+        )
+        .map_err(in_dir)?;
         let aborted = replay(disk, &log, from, &mut producers, now.instant).map_err(in_dir)?;
         producers.close(log.start_offset()..log.first_dirty_offset());
         match recovered.aborted_complete {
@@ -214,9 +222,13 @@ fn find_snapshots(
 /// Below the log's start a snapshot is of no use: batches between the two are missing, so its
 /// sequences are too low, and a producer without state is better off than one whose next batch is
 /// refused for ever. It takes damage to get there, see [`Partition::start_moved`].
+///
+/// Above `whole_to` batches may be missing that a snapshot knows of: their retries would be taken for
+/// duplicates, and a transaction for open that nothing is left of.
 fn load_newest(
     disk: &dyn Disk,
     log: &Log,
+    whole_to: i64,
     snapshots: &mut SnapshotFiles,
     now: Instant,
     notes: &mut Vec<String>,
@@ -225,6 +237,8 @@ fn load_newest(
         let path = snapshots.path(offset);
         let why = if offset < log.start_offset() {
             "older than the log's start".to_owned()
+        } else if offset > whole_to {
+            format!("batches from {whole_to} on are missing, and it may know of them")
         } else {
             match snapshot::decode(&read_whole(disk, &path)?, offset, now) {
                 Ok(producers) => return Ok((producers, offset)),

@@ -57,6 +57,10 @@ pub struct Found {
     pub decoded: usize,
     /// Entries of producer snapshots.
     pub producers: usize,
+    /// Ends of transactions.
+    pub markers: usize,
+    /// Entries of indexes of aborted transactions.
+    pub aborted: usize,
     pub gaps: usize,
     /// Batches of each codec.
     pub codecs: BTreeMap<String, usize>,
@@ -72,13 +76,15 @@ impl Found {
         let codecs: Vec<String> = self.codecs.iter().map(codec).collect();
         format!(
             "{} files, {} batches ({}), {} records ({} of internal topics decoded), {} producers in \
-             snapshots, {} gaps between offsets, {} complaints",
+             snapshots, {} markers, {} aborted transactions, {} gaps between offsets, {} complaints",
             self.files,
             self.batches,
             codecs.join(", "),
             self.records,
             self.decoded,
             self.producers,
+            self.markers,
+            self.aborted,
             self.gaps,
             self.complaints.len()
         )
@@ -93,6 +99,8 @@ impl Found {
         for (count, what) in [
             (self.decoded, "records of internal topics"),
             (self.producers, "producer snapshots"),
+            (self.markers, "transactions"),
+            (self.aborted, "indexes of aborted transactions"),
             (self.gaps, "compacted segments"),
         ] {
             if count == 0 {
@@ -121,11 +129,16 @@ impl Found {
             }
         } else if line.starts_with("| offset: ") {
             self.records += 1;
+            // A marker has nothing to decode, in an internal topic as in any other.
+            let marker = line.contains(" endTxnMarker: ");
+            self.markers += usize::from(marker);
             match line.contains(": {\"type\":\"") {
                 true if decoding => self.decoded += 1,
-                false if decoding => self.complain(line),
+                false if decoding && !marker => self.complain(line),
                 _ => {}
             }
+        } else if line.starts_with("version: ") && line.contains(" lastStableOffset: ") {
+            self.aborted += 1;
         } else if line.starts_with("producerId: ") {
             self.producers += 1;
         } else if line.starts_with("Non-consecutive offsets in ") {
@@ -157,6 +170,8 @@ enum Way {
     Records,
     /// `__consumer_offsets`, each record decoded.
     Offsets,
+    /// `__transaction_state`, the same.
+    Transactions,
     /// `__cluster_metadata`, the same.
     Metadata,
 }
@@ -166,6 +181,7 @@ impl Way {
         match name {
             "__cluster_metadata-0" => Way::Metadata,
             name if name.starts_with("__consumer_offsets-") => Way::Offsets,
+            name if name.starts_with("__transaction_state-") => Way::Transactions,
             _ => Way::Records,
         }
     }
@@ -174,6 +190,7 @@ impl Way {
         match self {
             Way::Records => &["--deep-iteration"],
             Way::Offsets => &["--offsets-decoder", "--print-data-log"],
+            Way::Transactions => &["--transaction-log-decoder", "--print-data-log"],
             Way::Metadata => &["--cluster-metadata-decoder"],
         }
     }
@@ -184,7 +201,7 @@ pub fn dump(dir: &Path) -> Result<Found> {
     let files = segment_files(dir)?;
     ensure!(!files.is_empty(), "no segments in {}", dir.display());
     let mut found = Found::default();
-    for way in [Way::Records, Way::Offsets, Way::Metadata] {
+    for way in [Way::Records, Way::Offsets, Way::Transactions, Way::Metadata] {
         let of_way = files.iter().filter(|(of, _)| *of == way);
         let names: Vec<&str> = of_way.map(|(_, name)| name.as_str()).collect();
         dump_files(&names, way, &mut found)?;
@@ -208,7 +225,7 @@ fn dump_files(mut rest: &[&str], way: Way, found: &mut Found) -> Result<()> {
         });
         let (call, later) = rest.split_at(fits.count().max(1));
         rest = later;
-        let mut java = toolbox::java(None, "ERROR", "256M")?;
+        let mut java = toolbox::java(&[], "ERROR", "256M")?;
         java.arg("org.apache.kafka.tools.DumpLogSegments");
         java.args(way.arguments())
             .args(["--max-message-size", BATCH_BYTES_MAX])
@@ -306,12 +323,24 @@ mod tests {
         assert_eq!(found.codecs.get("zstd"), Some(&1));
         assert_eq!((found.records, found.decoded, found.producers), (2, 1, 1));
         let missing = ["none", "gzip", "snappy", "lz4"].map(|codec| format!("{codec} batches"));
-        let missing: Vec<String> = missing
-            .into_iter()
-            .chain(["compacted segments".to_owned()])
-            .collect();
+        let rest = [
+            "transactions",
+            "indexes of aborted transactions",
+            "compacted segments",
+        ];
+        let missing: Vec<String> = missing.into_iter().chain(rest.map(str::to_owned)).collect();
         assert_eq!(found.missing(), missing);
         found.line_of_output("| offset: 1 keySize: 3 key: ???", true);
         assert_eq!(found.complaints.len(), 1);
+        found.line_of_output(
+            "| offset: 2 keySize: 4 valueSize: 6 endTxnMarker: COMMIT coordinatorEpoch: 0",
+            true,
+        );
+        found.line_of_output(
+            "version: 0 producerId: 1 firstOffset: 0 lastOffset: 5 lastStableOffset: 0",
+            false,
+        );
+        assert_eq!((found.markers, found.aborted), (1, 1));
+        assert_eq!((found.records, found.complaints.len()), (4, 1));
     }
 }

@@ -106,7 +106,7 @@ pub fn prepare(home: &Path, port: u16, settings: &[String], jvm: &[&str]) -> Res
         format(&properties)?;
     }
     let log = std::fs::File::create(home.join("kafka.log"))?;
-    let mut java = toolbox::java(None, "INFO", "512M")?;
+    let mut java = toolbox::java(&[], "INFO", "512M")?;
     // The last -Xmx counts.
     java.args(jvm).arg("kafka.Kafka").arg(&properties);
     java.stdin(Stdio::null());
@@ -144,9 +144,9 @@ fn server_properties(data: &Path, port: u16, settings: &[String]) -> String {
 
 fn format(properties: &Path) -> Result<()> {
     let id = process::output(
-        toolbox::java(None, "ERROR", "256M")?.args(["kafka.tools.StorageTool", "random-uuid"]),
+        toolbox::java(&[], "ERROR", "256M")?.args(["kafka.tools.StorageTool", "random-uuid"]),
     )?;
-    let mut java = toolbox::java(None, "ERROR", "256M")?;
+    let mut java = toolbox::java(&[], "ERROR", "256M")?;
     java.args([
         "kafka.tools.StorageTool",
         "format",

@@ -13,6 +13,7 @@ mod mutants;
 mod oncelog;
 mod process;
 mod smoke;
+mod streams;
 mod tally;
 mod test;
 mod tidy;
@@ -42,6 +43,8 @@ enum Command {
     Hostile(hostile::Args),
     /// Kill, cut the power, fill disks, fail syncs, damage files, jump clocks; count what is lost.
     Crash(crash::Args),
+    /// Kill a Kafka Streams application and the broker, and demand exact counts.
+    Streams(streams::Args),
     /// Plant known bugs and demand that the simulator finds each of them.
     Mutants(mutants::Args),
     /// Feed the fuzz targets generated inputs; what fails is minimised and kept.
@@ -61,6 +64,7 @@ fn main() -> anyhow::Result<()> {
         Command::DumpLog(args) => dump_log::run(&args),
         Command::Hostile(args) => hostile::run(&args),
         Command::Crash(args) => crash::run(&args),
+        Command::Streams(args) => streams::run(&args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Codegen(args) => codegen::run(&args),

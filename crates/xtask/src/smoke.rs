@@ -25,17 +25,20 @@ pub enum Client {
     Node,
     /// Kafka's own Java client
     Java,
+    /// The checks of transactions with a Java client of before the second protocol of them
+    JavaOld,
     /// Kafka's console tools, each a process of its own
     Tools,
     /// The rdkafka crate
     Rdkafka,
 }
 
-pub const CLIENTS: [Client; 6] = [
+pub const CLIENTS: [Client; 7] = [
     Client::Python,
     Client::Confluent,
     Client::Node,
     Client::Java,
+    Client::JavaOld,
     Client::Tools,
     Client::Rdkafka,
 ];
@@ -134,15 +137,21 @@ fn prepare(client: Client) -> Result<Command> {
             node.arg(conformance.join("node/smoke_kafkajs.js"));
             Ok(node)
         }
-        Client::Java => java("smoke.Smoke"),
-        Client::Tools => java("smoke.Tools"),
+        Client::Java => java(&[], "smoke.Smoke"),
+        Client::JavaOld => {
+            let jar = toolbox::old_client()?.join("*");
+            java(&[&jar], "smoke.Transactions")
+        }
+        Client::Tools => java(&[], "smoke.Tools"),
         Client::Rdkafka => crate::cargo::release_binary("rdkafka-smoke").map(Command::new),
     }
 }
 
-fn java(main: &str) -> Result<Command> {
+fn java(first: &[&Path], main: &str) -> Result<Command> {
     let classes = toolbox::java_smoke()?;
-    let mut java = toolbox::java(Some(&classes), "ERROR", "256M")?;
+    let mut first = first.to_vec();
+    first.push(&classes);
+    let mut java = toolbox::java(&first, "ERROR", "256M")?;
     java.arg(main);
     Ok(java)
 }

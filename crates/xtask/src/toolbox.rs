@@ -225,9 +225,18 @@ pub fn node_modules() -> Result<PathBuf> {
 
 /// A directory with every jar of conformance/java/pom.xml.
 pub fn jars() -> Result<PathBuf> {
+    jars_of("pom.xml", "jars")
+}
+
+/// A directory with the jar of conformance/java/old-client.xml.
+pub fn old_client() -> Result<PathBuf> {
+    jars_of("old-client.xml", "old-client")
+}
+
+fn jars_of(pom: &str, name: &str) -> Result<PathBuf> {
     need(&[&JAVAC, &MAVEN])?;
-    let pom = crate::root().join("conformance/java/pom.xml");
-    let dir = conformance_dir().join("jars");
+    let pom = crate::root().join("conformance/java").join(pom);
+    let dir = conformance_dir().join(name);
     once(&dir, &pom, || {
         let mut mvn = Command::new("mvn");
         mvn.args(["--quiet", "--batch-mode", "-Dstyle.color=never", "--file"])
@@ -239,13 +248,12 @@ pub fn jars() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// `java` with the jars on its class path (after `first`, if given) and Kafka's logging set up.
-pub fn java(first: Option<&Path>, log_level: &str, heap: &str) -> Result<Command> {
+/// `java` with the jars on its class path (after `first`) and Kafka's logging set up.
+pub fn java(first: &[&Path], log_level: &str, heap: &str) -> Result<Command> {
     let jars = jars()?.join("*");
-    let mut class_path = jars.display().to_string();
-    if let Some(first) = first {
-        class_path = format!("{}:{class_path}", first.display());
-    }
+    let parts = first.iter().copied().chain([jars.as_path()]);
+    let parts: Vec<String> = parts.map(|part| part.display().to_string()).collect();
+    let class_path = parts.join(":");
     let logging = crate::root().join("conformance/java/log4j2.properties");
     let mut java = Command::new("java");
     java.arg(format!("-Xmx{heap}")).args(["-cp", &class_path]);

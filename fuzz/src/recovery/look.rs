@@ -42,6 +42,9 @@ pub fn look(disk: &MemoryDisk, partition: &Partition) -> Seen {
     let mut offset = seen.start;
     while offset < seen.end {
         let Some(batch) = batch_at(disk, partition, offset) else {
+            if ends_with_a_gap(disk, offset, seen.end) {
+                break;
+            }
             seen.unreadable.push(offset);
             let mut names = live_logs(disk).into_keys();
             match names.find(|base| *base > offset) {
@@ -68,6 +71,16 @@ pub fn look(disk: &MemoryDisk, partition: &Partition) -> Seen {
         }
     }
     seen
+}
+
+/// Whether nothing is missing from `offset` on: an empty segment says where the log ends, and what was
+/// lost before it was never acknowledged.
+fn ends_with_a_gap(disk: &MemoryDisk, offset: i64, end: i64) -> bool {
+    let logs = live_logs(disk);
+    let is_empty = |(base, log): (&i64, &Bytes)| *base == end && log.is_empty();
+    let last = placed(&logs).pop();
+    logs.last_key_value().is_some_and(is_empty)
+        && last.is_none_or(|last| last.batch.header.last_offset() < offset)
 }
 
 /// The first batch that a reader at this offset is given; `None` if it is refused.

@@ -30,7 +30,7 @@ pub(crate) fn handle(
     };
     let named = |name: &str| version < 3 || is_software_name(name);
     if named(&ask.client_software_name) && named(&ask.client_software_version) {
-        response.api_keys = served(broker.config.transaction_two_phase_commit_enable);
+        response.api_keys = served(broker.config.transactions.two_phase_commit_enable);
         (response.supported_features, response.finalized_features) = features();
     } else {
         response.error_code = ErrorCode::InvalidRequest.code();

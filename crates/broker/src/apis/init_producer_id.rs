@@ -25,7 +25,7 @@ pub(crate) fn handle(
     let RequestBody::InitProducerId(ask) = &prepared.body else {
         unreachable!("dispatched by type");
     };
-    let unsupported = prepared.version > 5 && !broker.config.transaction_two_phase_commit_enable;
+    let unsupported = prepared.version > 5 && !broker.config.transactions.two_phase_commit_enable;
     let half = (ask.producer_id == -1) != (ask.producer_epoch == -1);
     let refused = match ask.transactional_id.as_deref() {
         _ if unsupported => Some(ErrorCode::UnsupportedVersion),

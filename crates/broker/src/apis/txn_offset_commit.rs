@@ -21,11 +21,9 @@ use crate::transactions::TRANSACTION_STATE_TOPIC;
 use crate::transactions::gate::{self, Gated, Question, Verdicts};
 use crate::transactions::newest::Wrote;
 use oncelog_coordinator::Caller;
+use oncelog_coordinator::groups::offsets::txn_commit;
 use oncelog_partition::VerificationGuard;
-use oncelog_wire::messages::txn_offset_commit_response::{
-    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
-};
-use oncelog_wire::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
+use oncelog_wire::messages::TxnOffsetCommitRequest;
 use oncelog_wire::records::{BatchBuilder, BatchHeader, NO_SEQUENCE};
 use oncelog_wire::{ErrorCode, RequestBody, ResponseBody};
 use std::collections::BTreeMap;
@@ -181,21 +179,5 @@ fn unverified(error: ErrorCode, version: i16) -> ErrorCode {
 }
 
 fn refused(commit: &TxnOffsetCommitRequest, error: ErrorCode) -> ResponseBody {
-    let topics = commit.topics.iter().map(|topic| {
-        let partition = |index: i32| TxnOffsetCommitResponsePartition {
-            partition_index: index,
-            error_code: error.code(),
-            ..Default::default()
-        };
-        let indexes = topic.partitions.iter().map(|p| p.partition_index);
-        TxnOffsetCommitResponseTopic {
-            name: topic.name.clone(),
-            partitions: indexes.map(partition).collect(),
-            ..Default::default()
-        }
-    });
-    ResponseBody::TxnOffsetCommit(TxnOffsetCommitResponse {
-        topics: topics.collect(),
-        ..Default::default()
-    })
+    txn_commit::refused(commit, error).into()
 }

@@ -79,7 +79,7 @@ pub(crate) fn write_one(
                     .push(of.clone());
             }
             broker.run(key, appended.work);
-            if topic == OFFSETS_TOPIC {
+            if topic == OFFSETS_TOPIC && !appended.duplicate {
                 groups::marker_appended(broker, index, marker);
             }
             if is_written {

@@ -265,7 +265,7 @@ fn what_is_committed_is_read_and_what_is_aborted_is_not() {
                 ErrorCode::None
             );
             let before = read_committed(&mut host, &topic).len();
-            let committed = (round + 1) / 2 * 2;
+            let committed = usize::div_ceil(round, 2) * 2;
             assert_eq!(before, committed, "nothing of what is open is read");
             assert_eq!(producer.end(&mut host, round % 2 == 0), ErrorCode::None);
         }

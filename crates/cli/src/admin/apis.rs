@@ -37,6 +37,7 @@ macro_rules! apis {
 }
 
 apis! {
+    FetchRequest -> FetchResponse, 4 to 12;
     ListOffsetsRequest -> ListOffsetsResponse, 1 to 8;
     MetadataRequest -> MetadataResponse, 4 to 12;
     OffsetCommitRequest -> OffsetCommitResponse, 2 to 9;
@@ -53,6 +54,10 @@ apis! {
     DeleteGroupsRequest -> DeleteGroupsResponse, 0 to 2;
     IncrementalAlterConfigsRequest -> IncrementalAlterConfigsResponse, 0 to 1;
     OffsetDeleteRequest -> OffsetDeleteResponse, 0 to 0;
+    WriteTxnMarkersRequest -> WriteTxnMarkersResponse, 1 to 2;
+    DescribeProducersRequest -> DescribeProducersResponse, 0 to 0;
+    DescribeTransactionsRequest -> DescribeTransactionsResponse, 0 to 0;
+    ListTransactionsRequest -> ListTransactionsResponse, 0 to 2;
     ConsumerGroupDescribeRequest -> ConsumerGroupDescribeResponse, 0 to 1;
     DescribeTopicPartitionsRequest -> DescribeTopicPartitionsResponse, 0 to 0;
 }

@@ -5,14 +5,17 @@
 //! words on why it refuses. One request at a time on each connection; a command is a handful of them.
 //!
 //! Deliberately not here: TLS and SASL. A cluster that needs them is refused with that reason, not
-//! half spoken to. Producing and consuming go through `client`.
+//! half spoken to. Producing and consuming go through `client`; `fetch` is for what that does not
+//! show of a partition.
 
 mod apis;
 pub mod configs;
 mod connection;
+pub mod fetch;
 pub mod groups;
 pub mod offsets;
 mod refusal;
+pub mod transactions;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -51,6 +51,7 @@ fn next(error: ErrorCode) -> Option<&'static str> {
         ErrorCode::InvalidReplicationFactor => {
             "it cannot exceed the number of brokers, which `oncelog cluster info` lists"
         }
+        ErrorCode::TransactionalIdNotFound => "`oncelog txn list` shows what exists",
         ErrorCode::OffsetOutOfRange => "`oncelog topic describe --offsets` shows first and last",
         ErrorCode::LeaderNotAvailable
         | ErrorCode::CoordinatorNotAvailable

@@ -10,4 +10,5 @@ mod group;
 mod produce;
 mod run;
 mod topic;
+mod txn;
 mod unreachable;

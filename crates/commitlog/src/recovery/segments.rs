@@ -30,6 +30,8 @@ pub(super) struct Loader<'a> {
     pub now: Now,
     pub report: &'a mut RecoveryReport,
     pub epochs: &'a mut LeaderEpochs,
+    /// See [`super::Recovered::first_gap`].
+    pub first_gap: Option<i64>,
 }
 
 /// How offsets must go on.
@@ -326,6 +328,9 @@ impl Loader<'_> {
                 self.remove_from(&found[i..], note)?;
                 break;
             }
+            if base > next_offset {
+                self.first_gap.get_or_insert(next_offset);
+            }
             let expected = (trusted > 0).then_some(point.offset);
             let mut segment = match trusted {
                 0 => Segment::new(base, self.now.wall_ms),
@@ -366,6 +371,9 @@ impl Loader<'_> {
             match checked {
                 Ok(batch) => {
                     let header = &batch.header;
+                    if header.base_offset > segment.next_offset {
+                        self.first_gap.get_or_insert(segment.next_offset);
+                    }
                     self.epochs
                         .assign(header.partition_leader_epoch, header.base_offset);
                     grow(segment, &batch, false, self.config.index_interval_bytes);

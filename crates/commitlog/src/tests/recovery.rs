@@ -426,7 +426,7 @@ fn a_damaged_entry_of_the_active_index_hides_nothing() {
         for clean in [false, true] {
             let mut world = checkpointed(config.clone(), 0);
             // It names an earlier batch than the one that it points to.
-            let last_offset = (&content[8 * entry..]).first_chunk::<4>().unwrap();
+            let last_offset = content[8 * entry..].first_chunk::<4>().unwrap();
             let before = i32::from_be_bytes(*last_offset) - 1;
             let at = 8 * entry as u64;
             world

@@ -89,9 +89,9 @@ impl Cluster {
                 config.offsets_topic_segment_bytes,
             ),
             TRANSACTION_STATE_TOPIC => (
-                config.transaction_state_log_num_partitions,
-                config.transaction_state_log_replication_factor,
-                config.transaction_state_log_segment_bytes,
+                config.transactions.state_log_num_partitions,
+                config.transactions.state_log_replication_factor,
+                config.transactions.state_log_segment_bytes,
             ),
             _ => return None,
         };
@@ -117,7 +117,9 @@ impl Cluster {
 mod tests {
     use super::super::config::TopicConfig;
     use super::super::testing::{apply, cluster, config};
+    use super::super::topic_name::METADATA_TOPIC;
     use super::*;
+    use oncelog_wire::records::Compression;
 
     fn create(cluster: &mut Cluster, config: &BrokerConfig, names: &[&str]) -> AutoCreated {
         let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
@@ -150,35 +152,41 @@ mod tests {
     }
 
     #[test]
-    fn the_offsets_topic_is_compacted_and_fits_one_broker() {
-        let (mut cluster, config) = (cluster(), config(&[("offsets.topic.num.partitions", "7")]));
-        let made = create(&mut cluster, &config, &[OFFSETS_TOPIC]);
-        assert_eq!(made.refused, []);
-        let topic = cluster.topic(OFFSETS_TOPIC).expect("made");
-        assert_eq!(topic.partitions.len(), 7);
-        assert_eq!(topic.partitions[0].replicas, [1]);
-        let made = cluster.topic_config(&config, OFFSETS_TOPIC);
-        let ordinary = cluster.topic_config(&config, "other");
-        assert_eq!(
-            made,
-            TopicConfig {
-                cleanup_compact: true,
-                cleanup_delete: false,
-                segment_bytes: 104_857_600,
-                ..ordinary
-            }
-        );
+    fn coordinators_topics_are_compacted_and_fit_one_broker() {
+        for (name, key, compression) in [
+            (OFFSETS_TOPIC, "offsets.topic.num.partitions", None),
+            (
+                TRANSACTION_STATE_TOPIC,
+                "transaction.state.log.num.partitions",
+                Some(Compression::None),
+            ),
+        ] {
+            let (mut cluster, config) = (cluster(), config(&[(key, "7")]));
+            let made = create(&mut cluster, &config, &[name]);
+            assert_eq!(made.refused, []);
+            let topic = cluster.topic(name).expect("made");
+            assert_eq!(topic.partitions.len(), 7);
+            assert_eq!(topic.partitions[0].replicas, [1]);
+            let made = cluster.topic_config(&config, name);
+            let ordinary = cluster.topic_config(&config, "other");
+            assert_eq!(
+                made,
+                TopicConfig {
+                    cleanup_compact: true,
+                    cleanup_delete: false,
+                    segment_bytes: 104_857_600,
+                    compression_type: compression,
+                    ..ordinary
+                }
+            );
+        }
     }
 
     #[test]
-    fn the_other_topics_of_the_broker_are_not_made_by_asking() {
+    fn the_metadata_topic_is_not_made_by_asking() {
         let (mut cluster, config) = (cluster(), config(&[]));
-        let made = create(
-            &mut cluster,
-            &config,
-            &["__transaction_state", "__cluster_metadata"],
-        );
+        let made = create(&mut cluster, &config, &[METADATA_TOPIC]);
         assert_eq!(made.records, []);
-        assert_eq!(made.refused.len(), 2);
+        assert_eq!(made.refused.len(), 1);
     }
 }

@@ -43,7 +43,9 @@ mod topic_name;
 mod testing;
 
 pub use auto_create::AutoCreated;
-pub use config::{BrokerConfig, ConfigError, Listener, TimestampType, TopicConfig};
+pub use config::{
+    BrokerConfig, ConfigError, Listener, TimestampType, TopicConfig, TransactionSettings,
+};
 pub use limits::TOPIC_NAME_LEN;
 pub use producer_ids::PRODUCER_ID_BLOCK;
 pub use record::{BadRecord, MetadataRecord};

@@ -192,7 +192,15 @@ impl World {
         let (now, mut high_watermark) = (self.now, None);
         let mut queue = VecDeque::from(work);
         while let Some(Work { op, completes }) = queue.pop_front() {
-            let outcome = execute(&self.disk, &op).unwrap();
+            let outcome = match execute(&self.disk, &op) {
+                // The segments of a pass that goes on may be deleted meanwhile.
+                Err(error) if completes == Completes::Compaction => {
+                    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+                    self.partition().compaction_failed(now);
+                    continue;
+                }
+                outcome => outcome.unwrap(),
+            };
             let done = self.partition().work_done(now, completes, outcome);
             high_watermark = done.high_watermark.or(high_watermark);
             queue.extend(done.work);

@@ -75,7 +75,7 @@ fn errors_say_how_far_it_was_understood() {
         );
     }
     // A key that does not exist, one that is not served.
-    for key in [9999i16, ApiKey::EndTxn.code(), -1] {
+    for key in [9999i16, ApiKey::UpdateFeatures.code(), -1] {
         let frame = [&key.to_be_bytes()[..], &[0, 1, 0, 0, 0, 5, 0xff, 0xff]].concat();
         let error = decode_request(frame.into()).unwrap_err();
         let expected = RequestError::UnknownApi {

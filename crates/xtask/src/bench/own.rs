@@ -101,6 +101,26 @@ pub fn recovery_of_partitions(tools: &Tools, system: System) -> Result<Figures> 
     })
 }
 
+/// Transactions of so many records.
+fn transactions(tools: &Tools, system: System, records: &str) -> Result<Figures> {
+    let broker = start(tools, system)?;
+    let seconds = tools.seconds.to_string();
+    let args = ["--records", records, "--seconds", &seconds];
+    tools.measure(&broker, "transactions", &args)
+}
+
+pub fn transactions_of_1(tools: &Tools, system: System) -> Result<Figures> {
+    transactions(tools, system, "1")
+}
+
+pub fn transactions_of_100(tools: &Tools, system: System) -> Result<Figures> {
+    transactions(tools, system, "100")
+}
+
+pub fn transactions_of_1000(tools: &Tools, system: System) -> Result<Figures> {
+    transactions(tools, system, "1000")
+}
+
 pub fn connections(tools: &Tools, system: System) -> Result<Figures> {
     let broker = start(tools, system)?;
     let pid = broker.pid()?.to_string();

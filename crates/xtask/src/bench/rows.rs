@@ -48,6 +48,13 @@ macro_rules! latencies {
     };
 }
 
+const TRANSACTIONS: &[Metric] = &[
+    metric("txn_per_s", "transactions", "per s", Higher, &[Ratio(15.0)]),
+    metric("p50_ms", "begin to commit p50", "ms", Lower, &[Figure(1.0)]),
+    metric("p99_ms", "begin to commit p99", "ms", Lower, &[]),
+    metric("cpu_ms_per_txn", "broker CPU", "ms each", Lower, &[]),
+];
+
 const PAGE_CACHE: Stage = Stage::PageCache;
 
 pub const ROWS: &[Row] = &[
@@ -152,6 +159,27 @@ pub const ROWS: &[Row] = &[
         "latency at 100,000/s",
         On(PAGE_CACHE, latency_100000),
         latencies!(&[Ratio(0.02)], &[Ratio(0.03), Figure(15.0)]),
+    ),
+    row(
+        &[11],
+        "a",
+        "transactions of 1 record, one producer",
+        Own(own::transactions_of_1, 3),
+        TRANSACTIONS,
+    ),
+    row(
+        &[11],
+        "b",
+        "transactions of 100 records, one producer",
+        Own(own::transactions_of_100, 3),
+        TRANSACTIONS,
+    ),
+    row(
+        &[11],
+        "c",
+        "transactions of 1,000 records, one producer",
+        Own(own::transactions_of_1000, 3),
+        TRANSACTIONS,
     ),
     row(
         &[13],

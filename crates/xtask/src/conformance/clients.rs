@@ -43,6 +43,7 @@ fn name(client: Client) -> &'static str {
         Client::Confluent => "confluent-kafka",
         Client::Node => "kafkajs",
         Client::Java => "kafka-clients (Java)",
+        Client::JavaOld => "kafka-clients (Java) 3.9, transactions",
         Client::Tools => "Kafka's console tools",
         Client::Rdkafka => "rdkafka",
     }

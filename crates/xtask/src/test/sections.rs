@@ -101,6 +101,11 @@ pub const SECTIONS: &[Section] = &[
         run: |w| client(w, Client::Java),
     },
     Section {
+        name: "client-java-old",
+        about: "transactions of a client of before their second protocol",
+        run: |w| client(w, Client::JavaOld),
+    },
+    Section {
         name: "client-tools",
         about: "Kafka's console tools",
         run: |w| client(w, Client::Tools),

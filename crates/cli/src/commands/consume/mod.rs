@@ -4,12 +4,16 @@
 //! the group and commits an offset only after the record was written and flushed, so that a record is
 //! never skipped; after a crash some may be printed again.
 //!
-//! Deliberately not here: how many records read_committed hides. That needs the aborted-transactions
-//! index, which this client does not show.
+//! librdkafka does not say which records read_committed hides. `hidden` counts them at the end, from
+//! the gaps that `seen` noted, and `transactions` shows them; both read on their own (`fates`).
 
+mod fates;
+mod hidden;
 mod print;
 mod read;
+mod seen;
 mod start;
+mod transactions;
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, ValueEnum};
@@ -25,6 +29,7 @@ use crate::template::{TOKENS_HELP, Template};
 
 use print::Style;
 use read::{Partitions, Reader};
+use transactions::Wanted;
 
 /// Read records from topics and print them
 #[derive(ClapArgs, Debug)]
@@ -70,12 +75,17 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Isolation::ReadCommitted)]
     isolation: Isolation,
 
+    /// Show all records up to the end and then stop, each with what became of its transaction:
+    /// %X in a template, "transaction" in JSON [default template: '%X\t%v\n']
+    #[arg(long, conflicts_with_all = ["group", "isolation"])]
+    show_transactions: bool,
+
     /// Stop at the end of every partition instead of waiting for more
     #[arg(short, long)]
     exit_at_end: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Isolation {
     #[value(name = "read_committed")]
     ReadCommitted,
@@ -101,6 +111,15 @@ pub fn run(options: &Options, args: &Args) -> Result<()> {
         }
     }
     let interrupt = Interrupt::install()?;
+    if args.show_transactions {
+        let wanted = Wanted {
+            topics: &topics,
+            partitions: &args.partition,
+            offset: args.offset,
+            count_max: args.count,
+        };
+        return transactions::show(options, &wanted, &style, &interrupt);
+    }
     reach::first_reachable(options)?;
     let mut reader = Reader::new(style, args.count, interrupt);
     match &args.group {
@@ -115,7 +134,10 @@ pub fn run(options: &Options, args: &Args) -> Result<()> {
         None => read_assigned(options, args, &topics, &mut reader)?,
     }
     tracing::info!("{} records read", reader.printed());
-    Ok(())
+    match args.isolation {
+        Isolation::ReadCommitted => hidden::report(options, reader.seen(), reader.stopped_by()),
+        Isolation::ReadUncommitted => Ok(()),
+    }
 }
 
 fn style(options: &Options, args: &Args) -> Result<Style, Failure> {
@@ -123,7 +145,13 @@ fn style(options: &Options, args: &Args) -> Result<Style, Failure> {
         (Some(_), true) => Err(Failure::usage("-f and --format json exclude each other")),
         (None, true) => Ok(Style::Json),
         (Some(template), false) => Ok(Style::Template(template.clone())),
-        (None, false) => Ok(Style::Template("%v\\n".parse().map_err(Failure::usage)?)),
+        (None, false) => {
+            let template = match args.show_transactions {
+                true => "%X\\t%v\\n",
+                false => "%v\\n",
+            };
+            Ok(Style::Template(template.parse().map_err(Failure::usage)?))
+        }
     }
 }
 
@@ -167,6 +195,7 @@ fn read_assigned(
         for partition in partitions {
             let offset =
                 start::resolve(&consumer, topic, partition, args.offset, options, &trouble)?;
+            reader.begin(topic, partition, offset);
             assignment.add_partition_offset(topic, partition, offset)?;
         }
     }

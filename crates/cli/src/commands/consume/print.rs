@@ -41,10 +41,15 @@ pub fn message(
         key: message.key(),
         value: message.payload(),
         headers: &headers,
+        transaction: None,
     };
+    self::record(&record, style, out)
+}
+
+pub fn record(record: &Record<'_>, style: &Style, out: &mut impl Write) -> io::Result<()> {
     match style {
-        Style::Template(template) => template.print(&record, out),
-        Style::Json => writeln!(out, "{}", to_json(&record)),
+        Style::Template(template) => template.print(record, out),
+        Style::Json => writeln!(out, "{}", to_json(record)),
     }
 }
 
@@ -72,6 +77,9 @@ fn to_json(record: &Record<'_>) -> Value {
         })
         .collect();
     object.insert("headers".into(), Value::Array(headers));
+    if let Some(transaction) = record.transaction {
+        object.insert("transaction".into(), json!(transaction));
+    }
     Value::Object(object)
 }
 
@@ -109,6 +117,7 @@ mod tests {
             key: None,
             value: Some(b"\x00\xfe"),
             headers: &headers,
+            transaction: None,
         };
         assert_eq!(
             to_json(&record),

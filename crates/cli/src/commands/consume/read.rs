@@ -17,7 +17,9 @@ use crate::client::{Quiet, Trouble};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 
+use super::hidden::Stop;
 use super::print::{self, Style};
+use super::seen::{From, Seen};
 
 /// How long to wait for a record before looking at the interrupt flag again.
 const POLL: Duration = Duration::from_millis(100);
@@ -38,6 +40,7 @@ pub struct Reader {
     /// Stop after this many, over all calls of `read`.
     count_max: Option<u64>,
     printed: u64,
+    seen: Seen,
     interrupt: Interrupt,
 }
 
@@ -59,12 +62,36 @@ impl Reader {
             style,
             count_max,
             printed: 0,
+            seen: Seen::default(),
             interrupt,
         }
     }
 
     pub fn printed(&self) -> u64 {
         self.printed
+    }
+
+    /// A partition will be read from here on.
+    pub fn begin(&mut self, topic: &str, partition: i32, offset: Offset) {
+        let from = match offset {
+            Offset::Beginning => From::Start,
+            Offset::Offset(offset) => From::Offset(offset),
+            _ => From::Unknown,
+        };
+        self.seen.begin(topic, partition, from);
+    }
+
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    /// Why the last `read` ended.
+    pub fn stopped_by(&self) -> Stop {
+        match () {
+            () if self.count_max.is_some_and(|max| self.printed >= max) => Stop::Count,
+            () if self.interrupt.asked() => Stop::Interrupted,
+            () => Stop::AtEnd,
+        }
     }
 
     /// Reads until the count is reached, the process is interrupted, or (`exit_at_end`) every
@@ -109,6 +136,8 @@ impl Reader {
                 Some(Ok(message)) => {
                     print::message(&message, &self.style, &mut self.out)?;
                     self.printed += 1;
+                    self.seen
+                        .record(message.topic(), message.partition(), message.offset());
                     progress.at_end.remove(&message.partition());
                     if matches!(partitions, Partitions::OfGroup) {
                         let partition = (message.topic().to_owned(), message.partition());

@@ -10,10 +10,9 @@ use oncelog_wire::messages::offset_delete_request::{
 };
 
 use crate::admin::{Cluster, check, groups, refusal};
+use crate::commands::scope::{Scope, partitions};
 use crate::options::Options;
 use crate::results::Results;
-
-use super::{Scope, partitions};
 
 /// Delete a group's committed offsets of topics that no member reads
 #[derive(ClapArgs, Debug)]

@@ -12,12 +12,11 @@ use serde_json::{Value, json};
 
 use crate::admin::offsets::{self, TopicPartition};
 use crate::admin::{Cluster, groups, refusal};
+use crate::commands::scope::{Scope, partitions};
 use crate::failure::Failure;
 use crate::offset::Time;
 use crate::options::Options;
 use crate::output::{self, Table};
-
-use super::{Scope, partitions};
 
 /// Move a group's committed offsets
 #[derive(ClapArgs, Debug)]

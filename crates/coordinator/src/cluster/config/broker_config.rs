@@ -86,12 +86,7 @@ pub struct BrokerConfig {
     pub offsets_topic_num_partitions: i32,
     pub offsets_topic_replication_factor: i16,
     pub offsets_topic_segment_bytes: i32,
-    pub transaction_max_timeout_ms: i32,
-    pub transaction_state_log_num_partitions: i32,
-    pub transaction_state_log_replication_factor: i16,
-    pub transaction_state_log_segment_bytes: i32,
-    pub transaction_two_phase_commit_enable: bool,
-    pub transactional_id_expiration_ms: i64,
+    pub transactions: TransactionSettings,
     /// Segments of this size, whatever the topics say. Not a property: only a test host sets it,
     /// because `segment.bytes` is 1 MiB at least.
     pub internal_segment_bytes: Option<u64>,
@@ -105,6 +100,17 @@ pub struct BrokerConfig {
     pub properties: BTreeMap<String, String>,
     /// Keys that were given and mean nothing here, one sentence each.
     pub warnings: Vec<String>,
+}
+
+/// The keys that begin with `transaction.`, and `transactional.id.expiration.ms`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TransactionSettings {
+    pub max_timeout_ms: i32,
+    pub state_log_num_partitions: i32,
+    pub state_log_replication_factor: i16,
+    pub state_log_segment_bytes: i32,
+    pub two_phase_commit_enable: bool,
+    pub transactional_id_expiration_ms: i64,
 }
 
 impl Default for BrokerConfig {
@@ -125,8 +131,7 @@ impl BrokerConfig {
             errors: Vec::new(),
             warnings: Vec::new(),
         };
-        reading.check_names();
-        reading.check_values();
+        reading.check_each();
         let listeners = reading.listeners();
         let http_listener = reading.http_listener();
         let log_dir = reading.log_dir();
@@ -175,16 +180,7 @@ impl BrokerConfig {
             offsets_topic_num_partitions: reading.whole("offsets.topic.num.partitions"),
             offsets_topic_replication_factor: reading.whole("offsets.topic.replication.factor"),
             offsets_topic_segment_bytes: reading.whole("offsets.topic.segment.bytes"),
-            transaction_max_timeout_ms: reading.whole("transaction.max.timeout.ms"),
-            transaction_state_log_num_partitions: reading
-                .whole("transaction.state.log.num.partitions"),
-            transaction_state_log_replication_factor: reading
-                .whole("transaction.state.log.replication.factor"),
-            transaction_state_log_segment_bytes: reading
-                .whole("transaction.state.log.segment.bytes"),
-            transaction_two_phase_commit_enable: reading
-                .boolean("transaction.two.phase.commit.enable"),
-            transactional_id_expiration_ms: reading.whole("transactional.id.expiration.ms"),
+            transactions: reading.transactions(),
             internal_segment_bytes: None,
             group_consumer_assignors: reading.list("group.consumer.assignors"),
             group_consumer_heartbeat_interval_ms: reading
@@ -244,6 +240,12 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn error(&mut self, key: &str, message: String) {
         self.errors.push(ConfigError::new(key, message));
+    }
+
+    /// Whether there are such keys, and each one's value by itself.
+    fn check_each(&mut self) {
+        self.check_names();
+        self.check_values();
     }
 
     fn check_names(&mut self) {
@@ -316,6 +318,17 @@ impl Reading<'_> {
             );
         }
         listener
+    }
+
+    fn transactions(&self) -> TransactionSettings {
+        TransactionSettings {
+            max_timeout_ms: self.whole("transaction.max.timeout.ms"),
+            state_log_num_partitions: self.whole("transaction.state.log.num.partitions"),
+            state_log_replication_factor: self.whole("transaction.state.log.replication.factor"),
+            state_log_segment_bytes: self.whole("transaction.state.log.segment.bytes"),
+            two_phase_commit_enable: self.boolean("transaction.two.phase.commit.enable"),
+            transactional_id_expiration_ms: self.whole("transactional.id.expiration.ms"),
+        }
     }
 
     fn log_dir(&mut self) -> String {

@@ -17,7 +17,7 @@ mod suggest;
 mod topic_config;
 pub mod topic_keys;
 
-pub use broker_config::{BrokerConfig, ConfigError};
+pub use broker_config::{BrokerConfig, ConfigError, TransactionSettings};
 pub use definition::{ConfigDef, ConfigType, Update, Valid, Value, split_list};
 pub use effective::{ConfigSource, ConfigSynonym, Effective, Layers};
 pub use listeners::Listener;

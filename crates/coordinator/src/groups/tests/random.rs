@@ -287,7 +287,15 @@ impl World {
         };
         assert!(answered == token && replies.is_empty());
         if response.topics[0].partitions[0].error_code == 0 {
-            let newest = self.seen.entry(group_id).or_default().generation;
+            // Nobody is told of a generation without members.
+            let written = self
+                .host
+                .durable()
+                .groups
+                .get(&group_id)
+                .map(|g| g.generation);
+            let told = self.seen.entry(group_id).or_default().generation;
+            let newest = told.max(written.unwrap_or(0));
             let is_allowed = if generation < 0 {
                 was_empty
             } else {
