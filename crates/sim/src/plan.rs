@@ -57,6 +57,8 @@ pub struct TransactionPlan {
     pub stall_one_in: u64,
     /// An instance in a transaction crashes, freezes or is replaced once in so many events.
     pub crash_one_in: u64,
+    /// The power goes while a transaction is being ended, once in so many ends; 0 for never.
+    pub strike_one_in: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +118,7 @@ impl TransactionPlan {
             request_timeout_ms: *pick(random, &[1_200, 3_000]),
             stall_one_in: *pick(random, &[0, 10, 40]),
             crash_one_in: *pick(random, &[0, 30, 100]),
+            strike_one_in: *pick(random, &[0, 0, 20]),
         }
     }
 }

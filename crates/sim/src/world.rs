@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use oncelog_broker::{Chunk, ConnectionId, Input, Refusal, prepare};
 use oncelog_commitlog::Disk;
 use oncelog_commitlog::testing::{Fault, MemoryDisk, Random};
+use oncelog_wire::ApiKey;
 use oncelog_wire::clock::{Instant, Now};
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -32,11 +33,21 @@ pub enum Event {
     ToClient(ConnectionId, Bytes),
     ClientSeesClose(ConnectionId),
     BrokerSeesClose(ConnectionId),
-    Disk { life: u64, event: DiskEvent },
-    Tick { life: u64 },
+    Disk {
+        life: u64,
+        event: DiskEvent,
+    },
+    Tick {
+        life: u64,
+    },
     Wake(usize),
     Crash(usize),
-    Restart { attempt: u64, crash: usize },
+    /// A power cut in the middle of something that it is worst for.
+    Strike,
+    Restart {
+        attempt: u64,
+        crash: usize,
+    },
     Heal,
 }
 
@@ -379,6 +390,7 @@ impl World {
             }
             Event::Wake(actor) => self.act(actor, ActorEvent::Wake)?,
             Event::Crash(index) => self.crash(index),
+            Event::Strike => self.strike(),
             Event::Restart { attempt, crash } => self.start(Some(crash), attempt)?,
             Event::Heal => self.heal(),
         }
@@ -418,6 +430,9 @@ impl World {
                     connection: id,
                     request,
                 });
+                if key == ApiKey::EndTxn {
+                    self.may_strike();
+                }
             }
             Err(Refusal::Answer(_)) => unreachable!("the actors ask in served versions"),
             Err(Refusal::Close(why)) => self.scheduler.close_from_broker(id, why),
@@ -510,6 +525,29 @@ impl World {
         self.scheduler.trace(|| format!("crash: {crash:?}"));
         self.lose(crash.power_cut);
         self.die(false);
+    }
+
+    /// Lets the power go before all that follows from an EndTxn can be on the disk.
+    fn may_strike(&mut self) {
+        let plan = self.plan.transactions.as_ref();
+        let one_in = plan.map_or(0, |plan| plan.strike_one_in);
+        if one_in > 0 && self.healed_at.is_none() && self.scheduler.random.one_in(one_in) {
+            self.scheduler.after_disk_delay(Event::Strike);
+        }
+    }
+
+    fn strike(&mut self) {
+        if self.host.is_none() || self.healed_at.is_some() {
+            return;
+        }
+        self.scheduler
+            .trace(|| "the power goes while a transaction is ended".to_owned());
+        self.crashes += 1;
+        self.lose(true);
+        self.die(false);
+        let (attempt, crash) = (0, usize::MAX);
+        let restart = Event::Restart { attempt, crash };
+        self.scheduler.after_ms(500, restart);
     }
 
     fn lose(&mut self, power_cut: bool) {

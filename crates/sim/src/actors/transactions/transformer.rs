@@ -51,6 +51,8 @@ pub struct Transformer {
     /// Nothing is done before.
     not_before: Instant,
     started: bool,
+    /// Everybody was done, and what is there now is being looked at.
+    stopped: bool,
 }
 
 impl Transformer {
@@ -73,6 +75,7 @@ impl Transformer {
             heartbeat_at: Instant(0),
             not_before: Instant(0),
             started: false,
+            stopped: false,
         }
     }
 
@@ -88,6 +91,10 @@ impl Transformer {
     }
 
     fn go_on(&mut self, context: &mut Context) -> Result<(), Violation> {
+        self.stopped |= context.reading_back;
+        if self.stopped {
+            return Ok(());
+        }
         if context.scheduler.instant() < self.not_before {
             return Ok(()); // frozen, or down
         }
@@ -219,12 +226,13 @@ impl Transformer {
             true => self.quiet + 1,
             false => 0,
         };
-        if context.reading_back {
-            return Ok(());
-        }
         if shown.is_empty() {
             let think = 10 + context.scheduler.random.below(300);
             context.wake_after_ms(think);
+            return Ok(());
+        }
+        if context.reading_back {
+            self.stopped = true;
             return Ok(());
         }
         let work = self.work(context, shown);
@@ -347,7 +355,7 @@ impl Actor for Transformer {
     }
 
     fn done(&self) -> bool {
-        self.state == State::Reading && self.quiet >= QUIET
+        self.stopped || self.state == State::Reading && self.quiet >= QUIET
     }
 
     fn describe(&self) -> String {
