@@ -241,7 +241,11 @@ impl Client {
         let (version, body) = call.ask.clone();
         let session = &mut self.sessions[call.lane];
         session.ask(context, version, at as u64, body);
-        let one_in = self.settings.plan.stall_one_in;
+        // What ends a transaction, or counts with its end, does the most harm in the next one.
+        let one_in = match self.stage {
+            Stage::CommitOffsets | Stage::End { .. } => self.settings.plan.stall_one_in / 3,
+            _ => self.settings.plan.stall_one_in,
+        };
         if one_in > 0 && !context.healed && context.scheduler.random.one_in(one_in) {
             let ms = 500 + context.scheduler.random.below(6_000);
             session.stall(context, ms);
