@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::account::Process;
 use crate::broker::Broker;
@@ -46,12 +46,10 @@ pub struct Args {
     pid: Option<u32>,
 }
 
-type Client = ThreadedProducer<DefaultProducerContext>;
-
 pub fn run(args: &Args) -> Result<Figures> {
     let mut broker = Broker::connect(&args.bootstrap)?;
     broker.create_topic(&args.topic, 1)?;
-    let producer: Client = ClientConfig::new()
+    let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", &args.bootstrap)
         .set("transactional.id", &args.topic)
         .set("linger.ms", "0")
@@ -83,7 +81,7 @@ pub fn run(args: &Args) -> Result<Figures> {
 /// Transactions for so long; how many.
 fn transactions(
     args: &Args,
-    producer: &Client,
+    producer: &BaseProducer,
     seconds: f64,
     took: &mut dyn FnMut(Duration),
 ) -> Result<u64> {
@@ -96,6 +94,10 @@ fn transactions(
         for _ in 0..args.records {
             send(args, producer, &value)?;
         }
+        // While a commit waits for acknowledgements, the client looks for them every 100 ms.
+        while producer.in_flight_count() > 0 {
+            producer.poll(Duration::from_millis(1));
+        }
         producer.commit_transaction(LIMIT).context("committing")?;
         took(begun.elapsed());
         count += 1;
@@ -103,13 +105,13 @@ fn transactions(
     Ok(count)
 }
 
-fn send(args: &Args, producer: &Client, value: &[u8]) -> Result<()> {
+fn send(args: &Args, producer: &BaseProducer, value: &[u8]) -> Result<()> {
     loop {
         let record = BaseRecord::<(), [u8]>::to(&args.topic);
         match producer.send(record.payload(value).partition(0)) {
             Ok(()) => return Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                std::thread::sleep(Duration::from_millis(1));
+                producer.poll(Duration::from_millis(1));
             }
             Err((error, _)) => bail!("could not send: {error}"),
         }
