@@ -22,8 +22,7 @@ use oncelog_wire::ResponseBody;
 use oncelog_wire::Uuid;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Kafka's internal topic of groups and their offsets.
-pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+pub use oncelog_coordinator::cluster::OFFSETS_TOPIC;
 
 #[derive(Default)]
 pub struct GroupHost {

@@ -15,6 +15,8 @@
 pub mod cluster;
 pub mod groups;
 mod outcome;
+#[cfg(test)]
+mod script_args;
 pub mod seed;
 mod topics;
 pub mod transactions;

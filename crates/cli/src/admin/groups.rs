@@ -12,14 +12,14 @@ use oncelog_wire::messages::offset_commit_request::{
 };
 use oncelog_wire::messages::{
     ConsumerGroupDescribeRequest, ConsumerProtocolAssignment, DescribeGroupsRequest,
-    FindCoordinatorRequest, ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
+    ListGroupsRequest, OffsetCommitRequest, OffsetFetchRequest,
 };
 use oncelog_wire::{ApiKey, ErrorCode, Reader};
 
 use crate::failure::Failure;
 
 use super::offsets::TopicPartition;
-use super::{Cluster, check, refusal};
+use super::{Cluster, check, coordinator, refusal};
 
 /// A group, whatever its protocol.
 #[derive(Debug)]
@@ -66,21 +66,7 @@ pub fn list(cluster: &mut Cluster<'_>) -> Result<Vec<(i32, ListedGroup)>, Failur
 
 /// The broker that coordinates a group; every group has one, existing or not.
 pub fn coordinator(cluster: &mut Cluster<'_>, group: &str) -> Result<i32, Failure> {
-    let request = FindCoordinatorRequest {
-        key: group.to_owned(),
-        key_type: 0,
-        ..FindCoordinatorRequest::default()
-    };
-    // The first question of a new cluster makes it create its offsets topic, which takes a moment.
-    let response = cluster.while_retriable(
-        |cluster| cluster.any(&request),
-        |response| response.error_code,
-    )?;
-    let message = response.error_message.as_deref();
-    check(response.error_code, message, || {
-        format!("cannot find the coordinator of group {group}")
-    })?;
-    Ok(response.node_id)
+    coordinator::find(cluster, coordinator::Kind::Group, group)
 }
 
 /// Errors: the group does not exist, or is of a kind that is not described here.

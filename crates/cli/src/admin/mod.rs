@@ -11,6 +11,7 @@
 mod apis;
 pub mod configs;
 mod connection;
+mod coordinator;
 pub mod fetch;
 pub mod groups;
 pub mod offsets;

@@ -15,17 +15,14 @@ use oncelog_wire::messages::write_txn_markers_request::{
     WritableTxnMarker, WritableTxnMarkerTopic,
 };
 use oncelog_wire::messages::{
-    DescribeProducersRequest, DescribeTransactionsRequest, FindCoordinatorRequest,
-    ListTransactionsRequest, WriteTxnMarkersRequest,
+    DescribeProducersRequest, DescribeTransactionsRequest, ListTransactionsRequest,
+    WriteTxnMarkersRequest,
 };
 
 use crate::failure::Failure;
 
 use super::offsets::{self, TopicPartition};
-use super::{Cluster, check, refusal};
-
-/// FindCoordinator's key type.
-const TRANSACTION: i8 = 1;
+use super::{Cluster, check, coordinator, refusal};
 
 /// One transactional id, as its coordinator has it.
 #[derive(Debug)]
@@ -90,7 +87,7 @@ pub fn find(
     cluster: &mut Cluster<'_>,
     transactional_id: &str,
 ) -> Result<Option<Transaction>, Failure> {
-    let coordinator = coordinator(cluster, transactional_id)?;
+    let coordinator = coordinator::find(cluster, coordinator::Kind::Transaction, transactional_id)?;
     let request = DescribeTransactionsRequest {
         transactional_ids: vec![transactional_id.to_owned()],
         ..DescribeTransactionsRequest::default()
@@ -115,25 +112,6 @@ pub fn find(
 fn cannot_describe(transactional_id: &str, code: i16) -> Failure {
     let what = format!("cannot describe transactional id {transactional_id}");
     refusal(what, code, None)
-}
-
-/// Every transactional id has a coordinator, existing or not.
-fn coordinator(cluster: &mut Cluster<'_>, transactional_id: &str) -> Result<i32, Failure> {
-    let request = FindCoordinatorRequest {
-        key: transactional_id.to_owned(),
-        key_type: TRANSACTION,
-        ..FindCoordinatorRequest::default()
-    };
-    // The first question of a new cluster makes it create its topic, which takes a moment.
-    let response = cluster.while_retriable(
-        |cluster| cluster.any(&request),
-        |response| response.error_code,
-    )?;
-    let message = response.error_message.as_deref();
-    check(response.error_code, message, || {
-        format!("cannot find the coordinator of transactional id {transactional_id}")
-    })?;
-    Ok(response.node_id)
 }
 
 /// Who has written to each of these partitions lately, as its leader (or `broker`) knows it.

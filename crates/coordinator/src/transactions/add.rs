@@ -21,6 +21,7 @@ use super::guard;
 use super::request::{Request, Verdict, spelled_for};
 use super::state::TransactionState;
 use super::transaction::{Identity, Transaction};
+use crate::cluster::OFFSETS_TOPIC;
 use crate::{Caller, Outcome, ReplyTo, Topics};
 use oncelog_wire::clock::Now;
 use oncelog_wire::messages::add_partitions_to_txn_request::{
@@ -35,7 +36,6 @@ use oncelog_wire::messages::{
 };
 use oncelog_wire::{ErrorCode, ResponseBody};
 
-const OFFSETS_TOPIC: &str = "__consumer_offsets";
 /// The first version of both requests with PRODUCER_FENCED.
 const FIRST_WITH_FENCED: i16 = 2;
 

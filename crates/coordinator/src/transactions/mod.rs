@@ -66,8 +66,6 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use transaction::Transaction;
 
-pub const TRANSACTION_STATE_TOPIC: &str = "__transaction_state";
-
 /// Requests of one transactional id that wait at a time. A client has a few in flight; more is a
 /// retry storm.
 pub const PARKED_PER_ID_MAX: usize = 32;

@@ -270,6 +270,7 @@ fn kafka_reads(_: &mut World) -> Result<Tally> {
     let jars = toolbox::jars()?;
     let mut command = cargo(&["test", "--quiet", "--workspace"]);
     command.args(["--test", "kafka_reads_snapshots"]);
+    command.args(["--test", "kafka_reads_transactions"]);
     command.args(["--", "--ignored", "--format", "pretty"]);
     cargo_test(command.env("ONCELOG_KAFKA_JARS", jars))
 }

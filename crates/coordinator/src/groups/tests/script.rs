@@ -29,10 +29,11 @@ mod transactions;
 use super::super::offsets::fetch;
 use super::super::{GroupConfig, GroupShard};
 use super::host::Host;
+use crate::script_args::Args;
 use crate::seed::Seed;
 use crate::{Caller, Record, Topics};
 use bytes::Bytes;
-use goldenscript::{Argument, Command, Context};
+use goldenscript::{Command, Context};
 use oncelog_wire::messages::consumer_protocol_subscription::ConsumerProtocolSubscription;
 use oncelog_wire::messages::join_group_request::JoinGroupRequestProtocol;
 use oncelog_wire::messages::leave_group_request::MemberIdentity;
@@ -705,49 +706,7 @@ impl Script {
     }
 }
 
-struct Args<'a> {
-    command: &'a Command,
-}
-
-impl<'a> Args<'a> {
-    fn new(command: &'a Command) -> Args<'a> {
-        Args { command }
-    }
-
-    fn positional(&self) -> Vec<&'a str> {
-        let args = self.command.args.iter();
-        let plain = args.filter_map(|arg| match arg {
-            Argument::Positional(value) => Some(value.as_str()),
-            _ => None,
-        });
-        plain.collect()
-    }
-
-    fn pairs(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let args = self.command.args.iter();
-        args.filter_map(|arg| match arg {
-            Argument::KeyValue(key, value) => Some((key.as_str(), value.as_str())),
-            _ => None,
-        })
-    }
-
-    fn get(&self, key: &str) -> Option<&'a str> {
-        self.pairs()
-            .find(|(name, _)| *name == key)
-            .map(|(_, value)| value)
-    }
-
-    fn number<T: std::str::FromStr>(&self, key: &str, default: T) -> Result<T>
-    where
-        T::Err: Error + 'static,
-    {
-        Ok(self
-            .get(key)
-            .map(str::parse)
-            .transpose()?
-            .unwrap_or(default))
-    }
-
+impl Args<'_> {
     fn group(&self) -> String {
         match self.get("group") {
             Some("none") => String::new(),

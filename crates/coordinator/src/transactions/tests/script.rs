@@ -24,8 +24,9 @@
 use super::super::{HISTORY_TAG, TransactionConfig, TransactionShard, TransactionState, records};
 use super::super::{check_list_request, transaction::Transaction};
 use super::host::{COORDINATOR_EPOCH, Host, Seen, TestTopics};
+use crate::script_args::Args;
 use crate::{Caller, Markers, Outcome, Record, ReplyTo};
-use goldenscript::{Argument, Command, Context};
+use goldenscript::{Command, Context};
 use oncelog_wire::clock::Now;
 use oncelog_wire::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
@@ -70,7 +71,7 @@ impl goldenscript::Runner for Script {
     type Command = Command;
 
     fn run(&mut self, command: &Command, _context: &Context) -> Result {
-        let args = Args { command };
+        let args = Args::new(command);
         match command.name.as_str() {
             "config" => self.config(&args),
             "topics" => {
@@ -175,7 +176,7 @@ impl Script {
             false => (-1, -1),
         };
         let request = InitProducerIdRequest {
-            transactional_id: args.id(),
+            transactional_id: args.transactional_id(),
             transaction_timeout_ms: args.number("timeout", 60_000)?,
             producer_id,
             producer_epoch,
@@ -193,7 +194,7 @@ impl Script {
         let caller = caller(args, 3, name)?;
         let (producer_id, producer_epoch) = self.identity(args)?;
         let request = AddPartitionsToTxnRequest {
-            v3_and_below_transactional_id: args.id().unwrap_or_default(),
+            v3_and_below_transactional_id: args.transactional_id().unwrap_or_default(),
             v3_and_below_producer_id: producer_id,
             v3_and_below_producer_epoch: producer_epoch,
             v3_and_below_topics: topics(&args.places(1)?),
@@ -209,7 +210,7 @@ impl Script {
         let caller = caller(args, 5, name)?;
         let (producer_id, producer_epoch) = self.identity(args)?;
         let transaction = AddPartitionsToTxnTransaction {
-            transactional_id: args.id().unwrap_or_default(),
+            transactional_id: args.transactional_id().unwrap_or_default(),
             producer_id,
             producer_epoch,
             verify_only,
@@ -226,7 +227,7 @@ impl Script {
         let caller = caller(args, 3, name)?;
         let (producer_id, producer_epoch) = self.identity(args)?;
         let request = AddOffsetsToTxnRequest {
-            transactional_id: args.id().unwrap_or_default(),
+            transactional_id: args.transactional_id().unwrap_or_default(),
             producer_id,
             producer_epoch,
             group_id: "g".to_owned(),
@@ -243,7 +244,7 @@ impl Script {
         let caller = caller(args, 5, name)?;
         let (producer_id, producer_epoch) = self.identity(args)?;
         let request = EndTxnRequest {
-            transactional_id: args.id().unwrap_or_default(),
+            transactional_id: args.transactional_id().unwrap_or_default(),
             producer_id,
             producer_epoch,
             committed,
@@ -554,50 +555,8 @@ fn topics(places: &[(String, i32)]) -> Vec<AddPartitionsToTxnTopic> {
     places.iter().map(topic).collect()
 }
 
-struct Args<'a> {
-    command: &'a Command,
-}
-
-impl<'a> Args<'a> {
-    fn positional(&self) -> Vec<&'a str> {
-        let args = self.command.args.iter();
-        let plain = args.filter_map(|arg| match arg {
-            Argument::Positional(value) => Some(value.as_str()),
-            _ => None,
-        });
-        plain.collect()
-    }
-
-    fn pairs(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let args = self.command.args.iter();
-        args.filter_map(|arg| match arg {
-            Argument::KeyValue(key, value) => Some((key.as_str(), value.as_str())),
-            _ => None,
-        })
-    }
-
-    fn get(&self, key: &str) -> Option<&'a str> {
-        self.pairs()
-            .find(|(name, _)| *name == key)
-            .map(|(_, value)| value)
-    }
-
-    fn has(&self, key: &str) -> bool {
-        self.get(key).is_some()
-    }
-
-    fn number<T: std::str::FromStr>(&self, key: &str, default: T) -> Result<T>
-    where
-        T::Err: Error + 'static,
-    {
-        Ok(self
-            .get(key)
-            .map(str::parse)
-            .transpose()?
-            .unwrap_or(default))
-    }
-
-    fn id(&self) -> Option<String> {
+impl Args<'_> {
+    fn transactional_id(&self) -> Option<String> {
         match self.get("id") {
             Some("none") => Some(String::new()),
             id => Some(id.unwrap_or("x").to_owned()),
