@@ -470,7 +470,7 @@ fn consume_1000(tools: &Tools, broker: &Broker) -> Result<Figures> {
 }
 
 fn consume_100(tools: &Tools, broker: &Broker) -> Result<Figures> {
-    consume(tools, broker, 100, 6_000_000)
+    consume(tools, broker, 100, 12_000_000)
 }
 
 fn latency(tools: &Tools, broker: &Broker, rate: &str) -> Result<Figures> {
