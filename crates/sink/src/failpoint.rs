@@ -1,0 +1,36 @@
+//! Places where a crash test ends the process: those of outbox-facts.md, section 8.
+//!
+//! `ONCELOG_FAILPOINT=name` aborts at the first time that the place is reached, `name@7` at the
+//! seventh. Without the variable a place costs one look at a value that never changes.
+//!
+//! - `sink-after-poll`: records are read, the database knows nothing of them.
+//! - `sink-before-commit`: all is written, COMMIT is not sent.
+//! - `sink-after-commit`: the database has committed, the sink does not know it.
+//! - `sink-before-offsets`: before the group's offsets are committed.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+struct Armed {
+    name: String,
+    times_left: AtomicU64,
+}
+
+/// Ends the process here, as SIGKILL would, where the environment asks for it.
+pub fn reach(name: &str) {
+    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+    let armed = ARMED.get_or_init(|| {
+        let asked = std::env::var("ONCELOG_FAILPOINT").ok()?;
+        let (name, times) = match asked.split_once('@') {
+            Some((name, times)) => (name.to_owned(), times.parse().ok()?),
+            None => (asked, 1),
+        };
+        let times_left = AtomicU64::new(times);
+        Some(Armed { name, times_left })
+    });
+    let Some(armed) = armed else { return };
+    if armed.name == name && armed.times_left.fetch_sub(1, Ordering::Relaxed) == 1 {
+        eprintln!("the failpoint {name} ends this process");
+        std::process::abort();
+    }
+}
