@@ -41,7 +41,13 @@ pub fn build_scripts(packages: &[&str]) -> Result<Vec<serde_json::Value>> {
 }
 
 /// The packages whose release binaries the suites run.
-const RELEASE: [&str; 4] = ["oncelog", "oncelog-sim", "crash-campaign", "rdkafka-smoke"];
+const RELEASE: [&str; 5] = [
+    "oncelog",
+    "oncelog-sim",
+    "crash-campaign",
+    "pipeline-campaign",
+    "rdkafka-smoke",
+];
 
 pub fn program() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())

@@ -11,6 +11,7 @@ mod hostile;
 mod kafka;
 mod mutants;
 mod oncelog;
+mod pipeline;
 mod process;
 mod smoke;
 mod streams;
@@ -43,6 +44,8 @@ enum Command {
     Hostile(hostile::Args),
     /// Kill, cut the power, fill disks, fail syncs, damage files, jump clocks; count what is lost.
     Crash(crash::Args),
+    /// Kill everything between two databases, and compare what is in them.
+    Pipeline(pipeline::Args),
     /// Kill a Kafka Streams application and the broker, and demand exact counts.
     Streams(streams::Args),
     /// Plant known bugs and demand that the simulator finds each of them.
@@ -64,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         Command::DumpLog(args) => dump_log::run(&args),
         Command::Hostile(args) => hostile::run(&args),
         Command::Crash(args) => crash::run(&args),
+        Command::Pipeline(args) => pipeline::run(&args),
         Command::Streams(args) => streams::run(&args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),

@@ -16,6 +16,7 @@ use crate::oncelog::Oncelog;
 use crate::tally::Tally;
 use crate::toolbox::Missing;
 use sections::SECTIONS;
+pub use sections::cargo_test;
 
 #[derive(clap::Args)]
 pub struct Args {

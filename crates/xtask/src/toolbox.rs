@@ -50,6 +50,16 @@ pub const CXX: Program = Program {
     packages: &["g++"],
 };
 
+/// Its server is not on the PATH: this comes with it.
+pub const POSTGRESQL: Program = Program {
+    name: "pg_createcluster",
+    packages: &["postgresql"],
+};
+pub const MARIADB: Program = Program {
+    name: "mariadb-install-db",
+    packages: &["mariadb-server"],
+};
+
 pub const GCC: Program = Program {
     name: "gcc",
     packages: &["gcc", "libc6-dev"],

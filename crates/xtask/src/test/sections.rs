@@ -12,7 +12,9 @@ use super::{Section, World};
 use crate::cargo::{build_release, cargo, release_binary};
 use crate::smoke::{Client, smoke};
 use crate::tally::Tally;
-use crate::{bench, codegen, conformance, crash, dump_log, fuzz, mutants, process, tidy, toolbox};
+use crate::{
+    bench, codegen, conformance, crash, dump_log, fuzz, mutants, pipeline, process, tidy, toolbox,
+};
 
 pub const SECTIONS: &[Section] = &[
     Section {
@@ -74,6 +76,16 @@ pub const SECTIONS: &[Section] = &[
         name: "crash",
         about: "a few rounds of every kind of fault, and the judge of what is left",
         run: |_| crash::short(),
+    },
+    Section {
+        name: "databases",
+        about: "relay and sink against PostgreSQL and MariaDB",
+        run: |_| pipeline::databases(),
+    },
+    Section {
+        name: "pipeline",
+        about: "database to topic to database under SIGKILL, and both ends compared",
+        run: |_| pipeline::short(),
     },
     Section {
         name: "cli",
@@ -177,7 +189,7 @@ fn schemas(_: &mut World) -> Result<Tally> {
 }
 
 /// Runs cargo test and counts what it says; a build that fails is a failure too.
-fn cargo_test(command: &mut Command) -> Result<Tally> {
+pub fn cargo_test(command: &mut Command) -> Result<Tally> {
     let mut tally = Tally::default();
     let well = process::run_lines(command, TESTS, |line| {
         if !is_noise(line) {
