@@ -1,0 +1,68 @@
+//! Published rows that stay for a while, and their end: in small batches, now and then.
+
+use std::time::{Duration, Instant};
+
+use postgres::Client;
+
+use super::connection::failure;
+use super::options::{Options, quoted};
+use crate::source::SourceError;
+
+/// Rows that one statement deletes: its locks and its transaction stay short.
+const ROWS_MAX: i64 = 1_000;
+const EVERY: Duration = Duration::from_secs(1);
+
+pub struct Pruning {
+    statement: String,
+    seconds: f64,
+    last: Instant,
+}
+
+impl Pruning {
+    /// Of rows of `table` whose `column` (a time) is longer ago than `retention`.
+    pub fn new(table: &str, column: &str, retention: Duration) -> Pruning {
+        let column = quoted(column);
+        Pruning {
+            statement: format!(
+                "DELETE FROM {table} WHERE ctid = ANY (ARRAY (
+                     SELECT ctid FROM {table}
+                     WHERE {column} < now() - make_interval(secs => $1)
+                     ORDER BY {column} LIMIT {ROWS_MAX}))"
+            ),
+            seconds: retention.as_secs_f64(),
+            last: Instant::now(),
+        }
+    }
+
+    /// One batch, if it is time. What it deletes is published: polling has moved it here, and the log
+    /// has what CDC reads.
+    pub fn prune(&mut self, client: &mut Client) -> Result<(), SourceError> {
+        if self.last.elapsed() < EVERY {
+            return Ok(());
+        }
+        self.last = Instant::now();
+        let pruned = client.execute(self.statement.as_str(), &[&self.seconds]);
+        pruned.map_err(|error| failure("pruning published rows", &error))?;
+        Ok(())
+    }
+}
+
+/// Where polling keeps what was published.
+pub fn published(options: &Options) -> String {
+    options.quoted_beside("_published")
+}
+
+/// The table of the published rows: the outbox's columns, and when they were published.
+pub fn published_ddl(options: &Options) -> String {
+    let table = published(options);
+    let (_, name) = options.table_parts();
+    let index = quoted(&format!("{name}_published_at"));
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table} (
+    LIKE {},
+    published_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX IF NOT EXISTS {index} ON {table} (published_at)",
+        options.quoted_table()
+    )
+}
