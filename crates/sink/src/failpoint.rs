@@ -4,12 +4,14 @@
 //! seventh. Without the variable a place costs one look at a value that never changes.
 //!
 //! - `sink-after-poll`: records are read, the database knows nothing of them.
+//! - `sink-during-apply`: within the milliseconds that follow the first statement of a transaction.
 //! - `sink-before-commit`: all is written, COMMIT is not sent.
 //! - `sink-after-commit`: the database has committed, the sink does not know it.
 //! - `sink-before-offsets`: before the group's offsets are committed.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 struct Armed {
     name: String,
@@ -18,6 +20,24 @@ struct Armed {
 
 /// Ends the process here, as SIGKILL would, where the environment asks for it.
 pub fn reach(name: &str) {
+    if is_due(name) {
+        end(name);
+    }
+}
+
+/// Ends the process within the milliseconds that follow, while what was asked for is under way and its
+/// answer has not come.
+pub fn during(name: &'static str) {
+    if is_due(name) {
+        let delay = Duration::from_micros(u64::from(std::process::id() % 32) * 100);
+        std::thread::spawn(move || {
+            std::thread::sleep(delay);
+            end(name)
+        });
+    }
+}
+
+fn is_due(name: &str) -> bool {
     static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
     let armed = ARMED.get_or_init(|| {
         let asked = std::env::var("ONCELOG_FAILPOINT").ok()?;
@@ -28,9 +48,11 @@ pub fn reach(name: &str) {
         let times_left = AtomicU64::new(times);
         Some(Armed { name, times_left })
     });
-    let Some(armed) = armed else { return };
-    if armed.name == name && armed.times_left.fetch_sub(1, Ordering::Relaxed) == 1 {
-        eprintln!("the failpoint {name} ends this process");
-        std::process::abort();
-    }
+    let Some(armed) = armed else { return false };
+    armed.name == name && armed.times_left.fetch_sub(1, Ordering::Relaxed) == 1
+}
+
+fn end(name: &str) -> ! {
+    eprintln!("the failpoint {name} ends this process");
+    std::process::abort()
 }

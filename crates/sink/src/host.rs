@@ -153,6 +153,7 @@ pub fn drive(
                 Outcome::Wait
             }
             Operation::Apply(transaction) => {
+                failpoint::during("sink-during-apply");
                 let applied = target.apply(&transaction);
                 if applied.is_ok() {
                     let applied = transaction.from..transaction.until;
