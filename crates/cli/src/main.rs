@@ -4,6 +4,7 @@
 //! Errors are printed here and nowhere else; the exit codes are in `failure`.
 
 mod admin;
+mod audit;
 mod client;
 mod commands;
 mod failure;
@@ -11,6 +12,7 @@ mod interrupt;
 mod offset;
 mod options;
 mod output;
+mod pipeline;
 mod reach;
 mod results;
 mod template;
@@ -22,7 +24,10 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use commands::{cluster, completions, config, consume, demo, group, produce, start, topic, txn};
+use commands::{
+    audit as audit_command, cluster, completions, config, consume, demo, group, outbox, produce,
+    relay, sink, start, topic, txn,
+};
 use failure::{EXIT_CODES_HELP, Exit, Failure};
 use options::{GlobalArgs, Options};
 
@@ -40,6 +45,10 @@ struct Cli {
 enum Command {
     Start(start::Args),
     Demo(demo::Args),
+    Relay(relay::Args),
+    Outbox(outbox::Args),
+    Sink(sink::Args),
+    Audit(audit_command::Args),
     Produce(produce::Args),
     Consume(consume::Args),
     Topic(topic::Args),
@@ -54,6 +63,10 @@ fn run(cli: &Cli) -> Result<()> {
     let options = Options::resolve(&cli.global)?;
     match &cli.command {
         Command::Start(args) => start::run(args),
+        Command::Relay(args) => relay::run(&options, args),
+        Command::Outbox(args) => outbox::run(&options, args),
+        Command::Sink(args) => sink::run(&options, args),
+        Command::Audit(args) => audit_command::run(&options, args),
         Command::Produce(args) => produce::run(&options, args),
         Command::Consume(args) => consume::run(&options, args),
         Command::Topic(args) => topic::run(&options, args),
@@ -70,7 +83,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // A broker has a log of its own.
     if !matches!(cli.command, Command::Start(_)) {
-        start_logging(cli.global.verbose);
+        let service = matches!(cli.command, Command::Relay(_) | Command::Sink(_));
+        start_logging(cli.global.verbose, service);
     }
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -79,19 +93,28 @@ fn main() -> ExitCode {
 }
 
 /// Log lines go to standard error: our own warnings always, librdkafka's only when asked for.
-fn start_logging(verbose: u8) {
-    let filter = match verbose {
-        0 => "error,oncelog=warn,librdkafka=off,rdkafka=off",
-        1 => "warn,oncelog=info,librdkafka=info",
-        _ => "info,oncelog=debug,librdkafka=debug,rdkafka=debug",
+fn start_logging(verbose: u8, service: bool) {
+    let filter = match (verbose, service) {
+        (0, false) => "error,oncelog=warn,librdkafka=off,rdkafka=off",
+        (0, true) => {
+            "warn,oncelog=info,oncelog_relay=info,oncelog_sink=info,librdkafka=off,rdkafka=off"
+        }
+        (1, _) => "warn,oncelog=info,oncelog_relay=info,oncelog_sink=info,librdkafka=info",
+        _ => {
+            "info,oncelog=debug,oncelog_relay=debug,oncelog_sink=debug,librdkafka=debug,rdkafka=debug"
+        }
     };
-    tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_target(verbose > 0)
-        .without_time()
-        .init();
+        .with_target(verbose > 0);
+    // A command's lines stand beside what it prints; a service's are a log.
+    if service {
+        lines.init()
+    } else {
+        lines.without_time().init()
+    }
 }
 
 fn report(error: anyhow::Error, global: &GlobalArgs) -> ExitCode {

@@ -12,23 +12,24 @@ use rdkafka::error::KafkaError;
 
 use crate::failure::Failure;
 
+const BOOTSTRAP_DEFAULT: &str = "localhost:9092";
+
 /// How long a command waits for one answer from the cluster unless `-X socket.timeout.ms` says else.
 const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Options for every command")]
 pub struct GlobalArgs {
-    /// Addresses of one or more brokers, separated by commas
+    /// Addresses of one or more brokers, separated by commas [default: localhost:9092]
     #[arg(
         short,
         long,
         global = true,
         overrides_with = "bootstrap_server",
         value_name = "HOST:PORT",
-        env = "ONCELOG_BOOTSTRAP",
-        default_value = "localhost:9092"
+        env = "ONCELOG_BOOTSTRAP"
     )]
-    pub bootstrap_server: String,
+    pub bootstrap_server: Option<String>,
 
     /// A client property, by librdkafka's name; may be repeated
     #[arg(short = 'X', global = true, value_name = "KEY=VALUE", value_parser = parse_property)]
@@ -54,6 +55,8 @@ pub enum Format {
 pub struct Options {
     /// `host:port`, at least one.
     pub bootstrap: Vec<String>,
+    /// Whether somebody said so, or it is the default.
+    bootstrap_given: bool,
     /// Every `-X`, the last of each key; never holds `bootstrap.servers`.
     pub properties: BTreeMap<String, String>,
     pub format: Format,
@@ -67,7 +70,9 @@ impl Options {
         // `metadata.broker.list` is librdkafka's older name for the same property.
         let explicit = properties.remove("metadata.broker.list");
         let explicit = properties.remove("bootstrap.servers").or(explicit);
-        let servers = explicit.unwrap_or_else(|| args.bootstrap_server.clone());
+        let given = explicit.or_else(|| args.bootstrap_server.clone());
+        let bootstrap_given = given.is_some();
+        let servers = given.unwrap_or_else(|| BOOTSTRAP_DEFAULT.to_owned());
         let bootstrap: Vec<String> = servers
             .split(',')
             .map(str::trim)
@@ -79,6 +84,7 @@ impl Options {
         }
         let options = Options {
             bootstrap,
+            bootstrap_given,
             properties,
             format: args.format,
             verbose: args.verbose,
@@ -89,6 +95,14 @@ impl Options {
 
     pub fn json(&self) -> bool {
         self.format == Format::Json
+    }
+
+    /// What was given, or else what a file says, or else the default.
+    pub fn bootstrap_or(&self, file: Option<&str>) -> String {
+        match file {
+            Some(file) if !self.bootstrap_given => file.to_owned(),
+            _ => self.bootstrap_list(),
+        }
     }
 
     pub fn bootstrap_list(&self) -> String {
@@ -166,7 +180,7 @@ mod tests {
 
     fn resolve(servers: &str, properties: &[&str]) -> Result<Options, Failure> {
         Options::resolve(&GlobalArgs {
-            bootstrap_server: servers.into(),
+            bootstrap_server: Some(servers.into()),
             property: properties
                 .iter()
                 .map(|text| parse_property(text).unwrap())

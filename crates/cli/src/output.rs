@@ -7,6 +7,9 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
+use crate::failure::Failure;
+use crate::options::Options;
+
 /// Rows under headings, each column as wide as its widest cell, two spaces between columns.
 pub struct Table {
     headings: Vec<&'static str>,
@@ -47,6 +50,39 @@ impl Table {
             writeln!(out, "{}", line.trim_end())?;
         }
         Ok(())
+    }
+}
+
+/// What a `check` found: whether each is fine, what it is, and what to do about it. Errors: there is a
+/// fault.
+pub fn findings(
+    options: &Options,
+    found: Vec<(bool, String, Option<String>)>,
+) -> anyhow::Result<()> {
+    let faults = found.iter().filter(|(ok, ..)| !ok).count();
+    if options.json() {
+        let rows = found
+            .iter()
+            .map(|(ok, what, fix)| serde_json::json!({ "ok": ok, "what": what, "fix": fix }));
+        print_json(&Value::Array(rows.collect()))?;
+    } else {
+        let mut out = io::stdout().lock();
+        for (ok, what, fix) in &found {
+            let mark = match (ok, fix) {
+                (false, _) => "FAULT ",
+                (true, Some(_)) => "advice",
+                (true, None) => "ok    ",
+            };
+            writeln!(out, "{mark}  {what}")?;
+            if let Some(fix) = fix {
+                writeln!(out, "        -> {}", fix.replace('\n', "\n           "))?;
+            }
+        }
+    }
+    match faults {
+        0 => Ok(()),
+        1 => Err(Failure::refused("1 fault was found").into()),
+        _ => Err(Failure::refused(format!("{faults} faults were found")).into()),
     }
 }
 

@@ -15,11 +15,12 @@
 
 pub mod metrics;
 mod pages;
+mod pipeline;
 mod server;
 mod snapshot;
 
 pub use server::{CONNECTIONS_MAX, REQUEST_WAIT, serve};
 pub use snapshot::{
-    CommittedOffset, Figures, GroupSnapshot, PartitionSnapshot, Readiness, Snapshot, TopicSnapshot,
-    TransactionsSnapshot,
+    CommittedOffset, Figures, GroupSnapshot, PartitionSnapshot, PipelineSnapshot, Readiness,
+    RelaySnapshot, SinkSnapshot, Snapshot, TopicSnapshot, TransactionsSnapshot,
 };

@@ -8,7 +8,8 @@
 //! fit together, and a topic that is gone leaves nothing behind. Producer and client ids never
 //! become labels: their number has no bound.
 
-use crate::snapshot::{GroupSnapshot, Snapshot, TopicSnapshot};
+use crate::pipeline;
+use crate::snapshot::{GroupSnapshot, PipelineSnapshot, Snapshot, TopicSnapshot};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -59,14 +60,20 @@ struct ForReason {
     reason: String,
 }
 
-/// The whole answer to `/metrics`.
-pub fn render(snapshot: &Snapshot) -> Result<String, fmt::Error> {
+/// The whole answer to `/metrics`; of a process without a broker there is no snapshot.
+pub fn render(
+    snapshot: Option<&Snapshot>,
+    pipeline: &PipelineSnapshot,
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    broker(&mut registry, snapshot);
-    topics(&mut registry, snapshot);
-    groups(&mut registry, snapshot);
-    transactions(&mut registry, snapshot);
-    ours(&mut registry, snapshot);
+    if let Some(snapshot) = snapshot {
+        broker(&mut registry, snapshot);
+        topics(&mut registry, snapshot);
+        groups(&mut registry, snapshot);
+        transactions(&mut registry, snapshot);
+        ours(&mut registry, snapshot);
+    }
+    pipeline::register(&mut registry, pipeline);
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
@@ -405,7 +412,7 @@ mod tests {
 
     #[test]
     fn names_and_labels_are_those_that_dashboards_know() {
-        let text = render(&example()).unwrap();
+        let text = render(Some(&example()), &PipelineSnapshot::default()).unwrap();
         for line in [
             "kafka_brokers 1",
             r#"kafka_topic_partitions{topic="orders"} 2"#,
@@ -444,7 +451,7 @@ mod tests {
 
     #[test]
     fn nothing_there_is_still_a_whole_answer() {
-        let text = render(&Snapshot::default()).unwrap();
+        let text = render(Some(&Snapshot::default()), &PipelineSnapshot::default()).unwrap();
         assert!(text.ends_with("# EOF\n"));
     }
 }

@@ -1,7 +1,7 @@
 //! The answers to each path.
 
 use crate::metrics;
-use crate::snapshot::{Figures, Readiness, Snapshot};
+use crate::snapshot::{Figures, PipelineSnapshot, Readiness, Snapshot};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -25,14 +25,15 @@ pub(crate) fn router(figures: Arc<dyn Figures>) -> Router {
 }
 
 async fn scrape(State(figures): Shared) -> Response {
-    let Some(snapshot) = figures.snapshot() else {
+    let (snapshot, pipeline) = (figures.snapshot(), figures.pipeline());
+    if snapshot.is_none() && pipeline == PipelineSnapshot::default() {
         return (
             StatusCode::SERVICE_UNAVAILABLE,
             "the broker is not running\n",
         )
             .into_response();
-    };
-    match metrics::render(&snapshot) {
+    }
+    match metrics::render(snapshot.as_ref(), &pipeline) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             let why = format!("the metrics could not be written: {error}\n");
@@ -60,7 +61,7 @@ async fn index(State(figures): Shared) -> Html<String> {
         .map_or(String::new(), |snapshot| facts(&snapshot));
     Html(format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Oncelog</title>\
-         </head><body>\n<h1>Oncelog</h1>\n<p>This broker is {}.</p>\n{facts}\
+         </head><body>\n<h1>Oncelog</h1>\n<p>This process is {}.</p>\n{facts}\
          <ul>\n<li><a href=\"/metrics\">/metrics</a>: figures for Prometheus</li>\n\
          <li><a href=\"/readyz\">/readyz</a>: whether clients are served</li>\n\
          <li><a href=\"/livez\">/livez</a>: whether the process answers</li>\n</ul>\n\

@@ -4,8 +4,52 @@
 pub trait Figures: Send + Sync + 'static {
     fn readiness(&self) -> Readiness;
 
-    /// `None` while there is no broker to ask (it recovers, or it has stopped).
+    /// `None` while there is no broker to ask (it recovers, or it has stopped; or there never is one).
     fn snapshot(&self) -> Option<Snapshot>;
+
+    /// The relays and sinks of this process.
+    fn pipeline(&self) -> PipelineSnapshot {
+        PipelineSnapshot::default()
+    }
+}
+
+/// Relays and sinks at one moment; counters since the start.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PipelineSnapshot {
+    pub relays: Vec<RelaySnapshot>,
+    pub sinks: Vec<SinkSnapshot>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RelaySnapshot {
+    pub name: String,
+    /// Whether nothing has failed since something last succeeded.
+    pub running: bool,
+    pub published: u64,
+    pub transactions: u64,
+    pub quarantined: u64,
+    pub restarts: u64,
+    /// `None` where the source does not know.
+    pub pending_rows: Option<u64>,
+    pub oldest_row_age_seconds: Option<f64>,
+    pub retained_wal_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SinkSnapshot {
+    pub name: String,
+    pub running: bool,
+    pub applied: u64,
+    pub transactions: u64,
+    pub duplicates_skipped: u64,
+    pub dead_letters: u64,
+    pub fenced: u64,
+    pub restarts: u64,
+    pub partitions: u64,
+    /// From a record's time to its row's commit: of each bucket the upper bound and how many were
+    /// within it and above the one before; the last bound is infinite.
+    pub latency_buckets: Vec<(f64, u64)>,
+    pub latency_sum_seconds: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use crate::listener::Connections;
 use crate::server;
 use oncelog_broker::Figures as CoreFigures;
 use oncelog_console::{
-    CommittedOffset, Figures, GroupSnapshot, PartitionSnapshot, Readiness, Snapshot, TopicSnapshot,
-    TransactionsSnapshot,
+    CommittedOffset, Figures, GroupSnapshot, PartitionSnapshot, PipelineSnapshot, Readiness,
+    Snapshot, TopicSnapshot, TransactionsSnapshot,
 };
 use oncelog_coordinator::cluster::BrokerConfig;
 use oncelog_coordinator::transactions::TransactionFigures;
@@ -26,7 +26,11 @@ struct State {
     /// `None`: ready.
     not_ready: Option<String>,
     source: Option<Source>,
+    pipeline: Option<PipelineFigures>,
 }
+
+/// Asks the relays and sinks beside a broker for their figures.
+pub type PipelineFigures = Arc<dyn Fn() -> PipelineSnapshot + Send + Sync>;
 
 #[derive(Clone)]
 struct Source {
@@ -43,6 +47,7 @@ impl Default for ServerFigures {
             state: Mutex::new(State {
                 not_ready: Some("the broker is recovering its log".to_owned()),
                 source: None,
+                pipeline: None,
             }),
         }
     }
@@ -74,6 +79,10 @@ impl ServerFigures {
         });
     }
 
+    pub fn beside(&self, pipeline: PipelineFigures) {
+        self.lock().pipeline = Some(pipeline);
+    }
+
     pub fn not_ready(&self, why: &str) {
         self.lock().not_ready = Some(why.to_owned());
     }
@@ -101,6 +110,11 @@ impl Figures for ServerFigures {
             .not_ready
             .clone()
             .map_or(Readiness::Ready, Readiness::NotReady)
+    }
+
+    fn pipeline(&self) -> PipelineSnapshot {
+        let pipeline = self.lock().pipeline.clone();
+        pipeline.map_or_else(PipelineSnapshot::default, |figures| figures())
     }
 
     fn snapshot(&self) -> Option<Snapshot> {

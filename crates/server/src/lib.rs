@@ -49,6 +49,7 @@ pub use disk::RealDisk;
 pub use disk::lock::{DirectoryLock, LockError};
 pub use embedded::{EmbeddedBroker, EmbeddedBuilder};
 pub use fatal::{Failure, OnFailure};
+pub use figures::PipelineFigures;
 pub use listener::BindError;
-pub use process::{LOG_FILTER, RunError, StartArgs, run};
+pub use process::{LOG_FILTER, RunError, StartArgs, StopBeside, run, run_beside};
 pub use server::{RunningServer, Server, ServerConfig, ShutdownError, StartError};

@@ -2,13 +2,14 @@
 
 use crate::config::{ConfigProblem, Layers, Place, Property, environment, file};
 use crate::fatal::OnFailure;
-use crate::server::{Server, ServerConfig, ShutdownError, StartError};
+use crate::server::{RunningServer, Server, ServerConfig, ShutdownError, StartError};
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What a broker's log shows unless something else is asked for.
-pub const LOG_FILTER: &str = "warn,oncelog=info,oncelog_server=info,oncelog_console=info";
+pub const LOG_FILTER: &str = "warn,oncelog=info,oncelog_server=info,oncelog_console=info,\
+     oncelog_relay=info,oncelog_sink=info";
 
 /// The arguments of `oncelog start`; each is stronger than the environment and the file.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +20,12 @@ pub struct StartArgs {
     pub data_dir: Option<PathBuf>,
     /// `key=value` pairs, any configuration.
     pub set: Vec<(String, String)>,
+    /// Top-level keys of the file that are not the broker's.
+    pub others: Vec<&'static str>,
 }
+
+/// Stops what runs beside a broker, and waits until it has.
+pub type StopBeside = Box<dyn FnOnce() + Send>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -37,6 +43,14 @@ pub enum RunError {
 /// standard output, the log to wherever the caller's `tracing` subscriber puts it (standard error,
 /// if there is none).
 pub fn run(args: StartArgs) -> Result<(), RunError> {
+    run_beside(args, |_| Box::new(|| {}))
+}
+
+/// As [`run`], with something beside the broker: started when clients are served, stopped before the broker is.
+pub fn run_beside(
+    args: StartArgs,
+    beside: impl FnOnce(&RunningServer) -> StopBeside,
+) -> Result<(), RunError> {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::new(LOG_FILTER))
         .with_writer(io::stderr)
@@ -63,9 +77,14 @@ pub fn run(args: StartArgs) -> Result<(), RunError> {
             name = signals.next() => exit_now(name),
         };
         println!("{}", server.banner());
+        let stop_beside = beside(&server);
         let name = signals.next().await;
         tracing::info!("{name}: shutting down");
-        let shutdown = server.shutdown();
+        let shutdown = async {
+            // A panic in there is no reason to leave the broker unclean.
+            let _ = tokio::task::spawn_blocking(stop_beside).await;
+            server.shutdown().await
+        };
         tokio::select! {
             result = shutdown => {
                 result?;
@@ -80,7 +99,7 @@ pub fn run(args: StartArgs) -> Result<(), RunError> {
 fn layers(args: &StartArgs) -> Result<Layers, ConfigProblem> {
     let mut layers = Layers::default();
     if let Some(path) = &args.config {
-        layers.add(file::read(path)?);
+        layers.add(file::read(path, &args.others)?);
     }
     let variables = std::env::vars_os();
     let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {

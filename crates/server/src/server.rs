@@ -16,7 +16,7 @@ use crate::disk::RealDisk;
 use crate::disk::lock::{DirectoryLock, LockError};
 use crate::disk::settled::SettledDisk;
 use crate::fatal::{Failure, Fatal, OnFailure};
-use crate::figures::ServerFigures;
+use crate::figures::{PipelineFigures, ServerFigures};
 use crate::limits;
 use crate::listener::{BindError, Bound, Connections, Settings, bind};
 use oncelog_broker::{Input, OpenError, OpenReport, Opened, open_reporting};
@@ -136,6 +136,11 @@ impl Server {
 }
 
 impl RunningServer {
+    /// Shows the relays and sinks that run beside this broker among its own figures.
+    pub fn show_pipeline(&self, figures: PipelineFigures) {
+        self.figures.beside(figures);
+    }
+
     /// Where the first listener is bound.
     pub fn addr(&self) -> SocketAddr {
         self.addresses[0]

@@ -12,7 +12,8 @@ use toml::de::{DeTable, DeValue};
 /// Configuration files are small; more is a mistake.
 pub const FILE_BYTES_MAX: u64 = 4 << 20;
 
-pub fn read(path: &Path) -> Result<Vec<Property>, ConfigProblem> {
+/// `others` are top-level keys of a TOML file that are somebody else's.
+pub fn read(path: &Path, others: &[&str]) -> Result<Vec<Property>, ConfigProblem> {
     let failed = |error| ConfigProblem::Read {
         path: path.to_owned(),
         error,
@@ -25,18 +26,22 @@ pub fn read(path: &Path) -> Result<Vec<Property>, ConfigProblem> {
             message,
         )));
     }
-    parse(path, &std::fs::read_to_string(path).map_err(failed)?)
+    parse(
+        path,
+        &std::fs::read_to_string(path).map_err(failed)?,
+        others,
+    )
 }
 
-pub fn parse(path: &Path, text: &str) -> Result<Vec<Property>, ConfigProblem> {
+pub fn parse(path: &Path, text: &str, others: &[&str]) -> Result<Vec<Property>, ConfigProblem> {
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("toml") => parse_toml(path, text),
+        Some("toml") => parse_toml(path, text, others),
         Some("properties") => properties::parse(path, text),
-        _ => parse_toml(path, text).or_else(|_| properties::parse(path, text)),
+        _ => parse_toml(path, text, others).or_else(|_| properties::parse(path, text)),
     }
 }
 
-fn parse_toml(path: &Path, text: &str) -> Result<Vec<Property>, ConfigProblem> {
+fn parse_toml(path: &Path, text: &str, others: &[&str]) -> Result<Vec<Property>, ConfigProblem> {
     let at = |span: Range<usize>, message: String| ConfigProblem::Syntax {
         path: path.to_owned(),
         line: line_of(text, span.start),
@@ -45,7 +50,7 @@ fn parse_toml(path: &Path, text: &str) -> Result<Vec<Property>, ConfigProblem> {
     let table = DeTable::parse(text)
         .map_err(|error| at(error.span().unwrap_or_default(), error.message().to_owned()))?;
     let mut found = Vec::new();
-    flatten("", table.get_ref(), &mut found).map_err(|(span, message)| at(span, message))?;
+    flatten("", table.get_ref(), others, &mut found).map_err(|(span, message)| at(span, message))?;
     let property = |(key, value, span): (String, String, Range<usize>)| Property {
         key,
         value,
@@ -62,15 +67,19 @@ type Problem = (Range<usize>, String);
 fn flatten(
     prefix: &str,
     table: &DeTable<'_>,
+    others: &[&str],
     found: &mut Vec<(String, String, Range<usize>)>,
 ) -> Result<(), Problem> {
     for (name, value) in table {
+        if others.contains(&name.get_ref().as_ref()) {
+            continue;
+        }
         let key = match prefix {
             "" => name.get_ref().to_string(),
             _ => format!("{prefix}.{}", name.get_ref()),
         };
         match value.get_ref() {
-            DeValue::Table(inner) => flatten(&key, inner, found)?,
+            DeValue::Table(inner) => flatten(&key, inner, &[], found)?,
             DeValue::Array(items) => {
                 let items: Result<Vec<String>, Problem> = items.iter().map(text_of).collect();
                 found.push((key, items?.join(","), name.span()));
@@ -106,7 +115,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, expected: &[(&str, &str, usize)]) {
-        let properties = parse(Path::new("oncelog.toml"), text).unwrap();
+        let properties = parse(Path::new("oncelog.toml"), text, &[]).unwrap();
         let mut found: Vec<(String, String, usize)> = Vec::new();
         for property in properties {
             let Place::File { line, .. } = property.place else {

@@ -13,7 +13,7 @@ fn property(key: &str, value: &str, place: Place) -> Property {
 fn flag_over_environment_over_file() {
     let mut layers = Layers::default();
     let text = "num.partitions = 2\n[log.retention]\nms = 5\nbytes = 6\n";
-    layers.add(file::parse(Path::new("o.toml"), text).unwrap());
+    layers.add(file::parse(Path::new("o.toml"), text, &[]).unwrap());
     layers.add(environment::read([
         ("KAFKA_NUM_PARTITIONS".to_owned(), "3".to_owned()),
         ("KAFKA_LOG_RETENTION_BYTES".to_owned(), "7".to_owned()),
@@ -30,7 +30,7 @@ fn flag_over_environment_over_file() {
 fn every_mistake_is_reported_with_its_place() {
     let mut layers = Layers::default();
     let text = "num.partitons=2\nnode.id=x\n";
-    layers.add(file::parse(Path::new("server.properties"), text).unwrap());
+    layers.add(file::parse(Path::new("server.properties"), text, &[]).unwrap());
     layers.add(environment::read([(
         "KAFKA_LISTENERZ".to_owned(),
         "x".to_owned(),
@@ -78,7 +78,7 @@ log.segment.bytes=1073741824
 log.retention.check.interval.ms=300000
 ";
     let mut layers = Layers::default();
-    layers.add(file::parse(Path::new("server.properties"), text).unwrap());
+    layers.add(file::parse(Path::new("server.properties"), text, &[]).unwrap());
     let config = layers.resolve().unwrap();
     assert_eq!(config.log_dir, "/tmp/kraft-combined-logs");
     assert_eq!(config.listeners.len(), 1);
