@@ -1,0 +1,244 @@
+//! From a [`Config`] to a running relay: which source its database and its options lead to, and the
+//! producer beside it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::config::{Capture, Config};
+use crate::host::{self, Figures};
+use crate::kafka::{self, Kafka};
+use crate::relay::{Relay, Stop};
+use crate::router::Router;
+use crate::source::{Source, SourceError};
+use crate::sources::finding::Finding;
+use crate::sources::{mysql, postgres, sqlite};
+
+/// The kinds of database, as the URL's scheme says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Database {
+    PostgreSql(String),
+    MySql(String),
+    Sqlite(PathBuf),
+}
+
+impl Database {
+    /// Errors: the URL names no database that a relay can read.
+    pub fn parse(url: &str) -> Result<Database, String> {
+        let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
+        match scheme {
+            "postgres" | "postgresql" => Ok(Database::PostgreSql(url.to_owned())),
+            "mysql" | "mariadb" => Ok(Database::MySql(url.to_owned())),
+            "sqlite" => match rest.trim_start_matches("//") {
+                "" => Err("sqlite: names no file; write sqlite:PATH".to_owned()),
+                path => Ok(Database::Sqlite(path.into())),
+            },
+            _ => Err(format!(
+                "{scheme:?} is no kind of database that is known here: write postgresql://…, \
+                 mysql://…, mariadb://… or sqlite:PATH"
+            )),
+        }
+    }
+}
+
+/// How the rows are found, and why so.
+pub struct Chosen {
+    pub source: Box<dyn Source>,
+    pub how: String,
+}
+
+/// A database, with the options of its kind of source.
+enum Options {
+    PostgreSql(postgres::Options),
+    MySql(mysql::Options),
+    Sqlite(sqlite::Options),
+}
+
+/// Errors: options that do not go together, or that nobody knows, in words.
+pub fn validate(config: &Config) -> Result<(), String> {
+    options(config).map(drop)
+}
+
+/// Connects only where `capture` is `auto` and the database has both ways. Errors: as of [`validate`];
+/// neither way is open, and why.
+pub fn source(config: &Config) -> Result<Chosen, String> {
+    let chosen = |source: Box<dyn Source>, how: &str| Chosen {
+        source,
+        how: how.to_owned(),
+    };
+    let refused = |error: SourceError| error.to_string();
+    let (log, polling) = ("the log: capture is cdc", "queries: capture is polling");
+    Ok(match (options(config)?, config.capture) {
+        (Options::Sqlite(options), _) => chosen(
+            Box::new(sqlite::Sqlite::new(options)),
+            "a cursor over the table: SQLite commits in the order of its sequence",
+        ),
+        (Options::PostgreSql(options), Capture::Cdc) => {
+            chosen(Box::new(postgres::Cdc::new(options)), log)
+        }
+        (Options::PostgreSql(options), Capture::Polling) => {
+            chosen(Box::new(postgres::Polling::new(options)), polling)
+        }
+        (Options::PostgreSql(options), Capture::Auto) => {
+            let choice = postgres::choose(&options).map_err(refused)?;
+            match choice.way {
+                postgres::Way::Cdc => chosen(Box::new(postgres::Cdc::new(options)), &choice.reason),
+                postgres::Way::Polling => {
+                    chosen(Box::new(postgres::Polling::new(options)), &choice.reason)
+                }
+            }
+        }
+        (Options::MySql(options), Capture::Cdc) => {
+            chosen(Box::new(mysql::Binlog::new(options)), log)
+        }
+        (Options::MySql(options), Capture::Polling) => {
+            chosen(Box::new(mysql::Polling::new(options)), polling)
+        }
+        (Options::MySql(options), Capture::Auto) => {
+            let (way, reason) = mysql::setup::choose(&options).map_err(refused)?;
+            match way {
+                mysql::setup::Way::Binlog => chosen(Box::new(mysql::Binlog::new(options)), &reason),
+                mysql::setup::Way::Polling => {
+                    chosen(Box::new(mysql::Polling::new(options)), &reason)
+                }
+            }
+        }
+    })
+}
+
+/// The statements that make the outbox and what a relay keeps beside it.
+pub fn ddl(config: &Config) -> Result<Vec<String>, String> {
+    Ok(match options(config)? {
+        Options::Sqlite(options) => sqlite::ddl(&options),
+        Options::PostgreSql(options) => postgres::ddl(&options),
+        Options::MySql(options) => mysql::setup::ddl(&options),
+    })
+}
+
+/// Runs the statements of [`ddl`]. Errors: which one the database refused, and its words.
+pub fn apply(config: &Config) -> Result<(), String> {
+    match options(config)? {
+        Options::Sqlite(options) => sqlite::apply(&options),
+        Options::PostgreSql(options) => postgres::apply(&options, &postgres::ddl(&options)),
+        Options::MySql(options) => mysql::setup::init(&options).map_err(|error| error.to_string()),
+    }
+}
+
+/// What was looked at, for a relay that runs with `config`.
+pub fn check(config: &Config) -> Result<Vec<Finding>, String> {
+    Ok(match options(config)? {
+        Options::Sqlite(options) => sqlite::check(&options),
+        Options::PostgreSql(options) => postgres::check(&options),
+        Options::MySql(options) => {
+            let chosen = || match mysql::setup::choose(&options) {
+                Ok((way, _)) => way,
+                Err(_) => mysql::setup::Way::Binlog,
+            };
+            let way = match config.capture {
+                Capture::Auto => chosen(),
+                Capture::Cdc => mysql::setup::Way::Binlog,
+                Capture::Polling => mysql::setup::Way::Polling,
+            };
+            mysql::setup::check(&options, way)
+        }
+    })
+}
+
+fn options(config: &Config) -> Result<Options, String> {
+    config.validate()?;
+    let name = &config.name;
+    let wrong = |why: String| format!("relay {name:?}: {why}");
+    let database = Database::parse(&config.database).map_err(wrong)?;
+    let mut fields = config.source.clone();
+    if let Database::Sqlite(path) = database {
+        if config.capture == Capture::Cdc {
+            return Err(wrong(
+                "SQLite has no log to read changes from; leave capture out".to_owned(),
+            ));
+        }
+        if config.shards != 1 {
+            return Err(wrong("an outbox in SQLite has one shard".to_owned()));
+        }
+        let options: sqlite::Options = read(fields).map_err(wrong)?;
+        return Ok(Options::Sqlite(sqlite::Options {
+            path,
+            relay: name.clone(),
+            ..options
+        }));
+    }
+    fields.insert("shards".to_owned(), config.shards.into());
+    fields.insert("shard".to_owned(), config.shard.into());
+    fields.insert("url".to_owned(), config.database.clone().into());
+    if matches!(database, Database::PostgreSql(_)) {
+        let mut options: postgres::Options = read(fields).map_err(wrong)?;
+        options.relay.clone_from(name);
+        options.validate().map_err(wrong)?;
+        return Ok(Options::PostgreSql(options));
+    }
+    let mut options: mysql::Options = read(fields).map_err(wrong)?;
+    options.relay.clone_from(name);
+    options.validate().map_err(wrong)?;
+    Ok(Options::MySql(options))
+}
+
+fn read<T: DeserializeOwned>(fields: Map<String, Value>) -> Result<T, String> {
+    serde_json::from_value(Value::Object(fields)).map_err(|error| error.to_string())
+}
+
+/// Runs a relay on the thread that calls, until `stop` is set (then `None`) or it stops by itself.
+/// Errors: a configuration that makes no sense.
+pub fn run(
+    config: &Config,
+    bootstrap: &str,
+    stop: &Arc<AtomicBool>,
+    figures: &Figures,
+) -> Result<Option<Stop>, String> {
+    let router = Router::new(config.router.clone())?;
+    let mut relay = Relay::new(config.settings(), router);
+    let mut chosen = source(config)?;
+    tracing::info!("relay {}: {}", config.name, chosen.how);
+    let settings = kafka::Settings {
+        bootstrap: bootstrap.to_owned(),
+        delivery: config.delivery,
+        transactional_id: config.transactional_id(),
+        progress_topic: config.progress_topic(),
+        shards: config.shards as i32,
+        shard: config.shard as i32,
+        properties: config.properties.clone().into_iter().collect(),
+    };
+    let mut topics = Kafka::new(settings, Arc::clone(stop))?;
+    Ok(host::run(
+        &mut relay,
+        chosen.source.as_mut(),
+        &mut topics,
+        stop,
+        figures,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheme_names_the_database() {
+        let sqlite = |path: &str| Ok(Database::Sqlite(path.into()));
+        assert_eq!(Database::parse("sqlite:a.db"), sqlite("a.db"));
+        assert_eq!(Database::parse("sqlite:///var/a.db"), sqlite("/var/a.db"));
+        let mariadb = "mariadb://root@localhost/shop";
+        assert_eq!(
+            Database::parse(mariadb),
+            Ok(Database::MySql(mariadb.into()))
+        );
+        assert!(
+            Database::parse("oracle://x")
+                .unwrap_err()
+                .contains("oracle")
+        );
+        assert!(Database::parse("sqlite:").is_err());
+        assert!(Database::parse("").is_err());
+    }
+}
