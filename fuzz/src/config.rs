@@ -46,7 +46,7 @@ pub fn run(input: &[u8]) {
 
 fn parsed(path: &Path, text: &str) -> Option<Vec<Property>> {
     let lines = text.split('\n').count();
-    let parsed = file::parse(path, text);
+    let parsed = file::parse(path, text, &[]);
     match &parsed {
         Ok(properties) => {
             for property in properties {
@@ -64,7 +64,7 @@ fn parsed(path: &Path, text: &str) -> Option<Vec<Property>> {
         Err(other) => panic!("nothing was read, and no value was looked at: {other}"),
     }
     if path.ends_with("server.properties") && !text.contains('\r') {
-        let dos = file::parse(path, &text.replace('\n', "\r\n"));
+        let dos = file::parse(path, &text.replace('\n', "\r\n"), &[]);
         match (&parsed, &dos) {
             (Ok(unix), Ok(dos)) => assert_eq!(unix, dos, "the ends of lines matter"),
             (Err(_), Err(_)) => {}

@@ -16,6 +16,11 @@ mod counting;
 mod host;
 #[path = "../../crates/partition/tests/support/mod.rs"]
 mod partition_world;
+pub mod pgoutput;
+/// The file itself: its crate, with the databases' clients, is not needed for it.
+#[allow(dead_code)] // the relay uses more of it
+#[path = "../../crates/relay/src/sources/postgres/pgoutput.rs"]
+mod pgoutput_decoder;
 pub mod recovery;
 #[allow(dead_code)] // the tests use more of it
 #[path = "../../crates/broker/tests/broker/requests.rs"]

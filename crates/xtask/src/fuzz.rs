@@ -87,6 +87,14 @@ const TARGETS: &[Target] = &[
         test_runs: 6_000,
         dictionary: Some("config.dict"),
     },
+    Target {
+        name: "pgoutput",
+        about: "messages of PostgreSQL's logical replication",
+        input_bytes_max: 1024,
+        test_seconds: 15,
+        test_runs: 500_000,
+        dictionary: None,
+    },
 ];
 
 #[derive(Clone, Copy, PartialEq, clap::ValueEnum)]

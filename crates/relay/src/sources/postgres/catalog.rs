@@ -27,6 +27,7 @@ pub struct Facts {
 /// The outbox.
 #[derive(Clone, Debug)]
 pub struct Table {
+    pub oid: Oid,
     pub schema: String,
     pub name: String,
     pub partitioned: bool,
@@ -66,7 +67,7 @@ pub fn facts(client: &mut Client) -> Result<Facts, SourceError> {
 /// `None`: there is no such table.
 pub fn table(client: &mut Client, options: &Options) -> Result<Option<Table>, SourceError> {
     let rows = client.query(
-        "SELECT n.nspname::text, c.relname::text, c.relkind = 'p', a.attname::text, a.atttypid
+        "SELECT n.nspname::text, c.relname::text, c.relkind = 'p', a.attname::text, a.atttypid, c.oid
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
          WHERE c.oid = to_regclass($1)
@@ -78,6 +79,7 @@ pub fn table(client: &mut Client, options: &Options) -> Result<Option<Table>, So
         return Ok(None);
     };
     Ok(Some(Table {
+        oid: first.get(5),
         schema: first.get(0),
         name: first.get(1),
         partitioned: first.get(2),
@@ -92,14 +94,15 @@ pub fn publication(
     name: &str,
     table: Option<&Table>,
 ) -> Result<Option<Publication>, SourceError> {
-    let schema = table.map(|table| table.schema.as_str()).unwrap_or_default();
-    let table = table.map(|table| table.name.as_str()).unwrap_or_default();
+    let outbox = table.map_or(0, |table| table.oid);
     let row = client.query_opt(
+        // Named itself, or (of a partitioned table: its partitions only) by what it belongs to.
         "SELECT pubinsert, pubviaroot, EXISTS (
-             SELECT FROM pg_publication_tables t
-             WHERE t.pubname = p.pubname AND t.schemaname = $2 AND t.tablename = $3)
+                 SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = $2)
+             OR EXISTS (
+                 SELECT FROM pg_get_publication_tables(p.pubname::text) t WHERE t.relid = $2)
          FROM pg_publication p WHERE p.pubname = $1",
-        &[&name, &schema, &table],
+        &[&name, &outbox],
     );
     let row = row.map_err(|error| failure("the publication", &error))?;
     Ok(row.map(|row| Publication {

@@ -118,6 +118,9 @@ impl Source for Cdc {
             open.at = open.at.max(place.from());
         }
         open.passed = open.passed.max(taken.passed.unwrap_or(0));
+        if taken.rows.is_empty() {
+            open.prune()?;
+        }
         let due = taken.rows.is_empty() && open.passed > open.at;
         let mut heartbeat = None;
         if due && open.heartbeat.elapsed() >= every {
@@ -150,10 +153,7 @@ impl Source for Cdc {
         if place.end_lsn != 0 {
             open.stream.confirm(place.end_lsn)?;
         }
-        match &mut open.pruning {
-            Some(pruning) => pruning.prune(&mut open.client),
-            None => Ok(()),
-        }
+        open.prune()
     }
 
     fn lag(&mut self) -> Result<Lag, SourceError> {
@@ -182,6 +182,13 @@ impl Source for Cdc {
 }
 
 impl Open {
+    fn prune(&mut self) -> Result<(), SourceError> {
+        match &mut self.pruning {
+            Some(pruning) => pruning.prune(&mut self.client),
+            None => Ok(()),
+        }
+    }
+
     /// Bytes of log per second, over at least a second.
     fn rate(&mut self, lsn: Lsn) -> Option<f64> {
         let now = Instant::now();

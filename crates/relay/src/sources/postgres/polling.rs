@@ -109,6 +109,7 @@ impl Source for Polling {
                     heartbeat: None,
                 });
             }
+            open.prune()?;
             std::thread::sleep(pause.min(left));
             pause = (pause * 2).min(pause_max);
         }
@@ -321,6 +322,10 @@ impl Open {
             deleted.map_err(|error| failure("published rows", &error))?;
             self.claim.confirmed = rows;
         }
+        self.prune()
+    }
+
+    fn prune(&mut self) -> Result<(), SourceError> {
         match &mut self.pruning {
             Some(pruning) => pruning.prune(&mut self.client),
             None => Ok(()),
@@ -543,7 +548,7 @@ pub fn can_poll(table: &Table, options: &Options, cache: Option<i64>) -> Result<
             quoted(sequence)
         ));
     }
-    if options.shards > 1 && !table.columns.iter().any(|name| *name == options.shard_by) {
+    if options.shards > 1 && !table.columns.contains(&options.shard_by) {
         return Err(format!(
             "shard.by: {} has no column {}",
             table.name, options.shard_by

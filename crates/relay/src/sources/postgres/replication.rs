@@ -39,6 +39,8 @@ pub struct Replication {
     socket: Socket,
     link: Arc<Link>,
     buffer: Buffer,
+    /// How long the socket waits for bytes.
+    patience: Duration,
     name: String,
 }
 
@@ -78,6 +80,7 @@ impl Replication {
                 flushed: AtomicU64::new(0),
             }),
             buffer: Buffer::default(),
+            patience: ANSWER_LIMIT,
             name: name.clone(),
         };
         replication.start_up(server)?;
@@ -225,9 +228,11 @@ impl Replication {
 
     /// The next message of the stream, waiting for it up to `wait`.
     pub fn receive(&mut self, wait: Duration) -> Result<Received<'_>, SourceError> {
-        self.socket
-            .set_read_timeout(wait)
-            .map_err(|error| lost(&self.name, &error))?;
+        if self.patience != wait {
+            let set = self.socket.set_read_timeout(wait);
+            set.map_err(|error| lost(&self.name, &error))?;
+            self.patience = wait;
+        }
         while self
             .buffer
             .message()

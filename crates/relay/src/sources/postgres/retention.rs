@@ -9,13 +9,16 @@ use super::options::{Options, quoted};
 use crate::source::SourceError;
 
 /// Rows that one statement deletes: its locks and its transaction stay short.
-const ROWS_MAX: i64 = 1_000;
+const ROWS_MAX: u64 = 1_000;
+/// As many rows as a large batch of the relay has may go between two of them.
+const BATCHES_MAX: usize = 4;
 const EVERY: Duration = Duration::from_secs(1);
 
 pub struct Pruning {
     statement: String,
     seconds: f64,
     last: Instant,
+    more: bool,
 }
 
 impl Pruning {
@@ -31,18 +34,25 @@ impl Pruning {
             ),
             seconds: retention.as_secs_f64(),
             last: Instant::now(),
+            more: false,
         }
     }
 
-    /// One batch, if it is time. What it deletes is published: polling has moved it here, and the log
-    /// has what CDC reads.
+    /// If it is time, or there was more to do the last time. What it deletes is published: polling has
+    /// moved it here, and the log has what CDC reads.
     pub fn prune(&mut self, client: &mut Client) -> Result<(), SourceError> {
-        if self.last.elapsed() < EVERY {
+        if !self.more && self.last.elapsed() < EVERY {
             return Ok(());
         }
         self.last = Instant::now();
-        let pruned = client.execute(self.statement.as_str(), &[&self.seconds]);
-        pruned.map_err(|error| failure("pruning published rows", &error))?;
+        for _ in 0..BATCHES_MAX {
+            let pruned = client.execute(self.statement.as_str(), &[&self.seconds]);
+            let pruned = pruned.map_err(|error| failure("pruning published rows", &error))?;
+            self.more = pruned == ROWS_MAX;
+            if !self.more {
+                break;
+            }
+        }
         Ok(())
     }
 }

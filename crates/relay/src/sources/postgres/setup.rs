@@ -27,6 +27,8 @@ pub struct Choice {
 
 /// The outbox with Debezium's columns, its publication, and what polling keeps beside it. The relay
 /// makes the slot.
+///
+/// Rows of an outbox are soon deleted: a poll steps over what the vacuum has not yet cleared away.
 pub fn ddl(options: &Options) -> Vec<String> {
     let publication = quoted(&options.publication);
     if options.table.is_empty() {
@@ -46,7 +48,7 @@ pub fn ddl(options: &Options) -> Vec<String> {
     type varchar(255),
     payload jsonb,
     created_at timestamptz NOT NULL DEFAULT now()
-)",
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)",
             quoted(&options.sequence)
         ),
         unless_there(
@@ -196,6 +198,10 @@ fn look(
     });
     let table = look_at_table(client, options, findings)?;
     look_at_publication(client, options, table.as_ref(), findings)?;
+    // A standby has its log from elsewhere.
+    if facts.standby {
+        return Ok(());
+    }
     look_at_slot(client, options, &facts, findings)
 }
 
