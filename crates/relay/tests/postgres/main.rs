@@ -5,4 +5,5 @@ mod faults;
 mod polling;
 mod rates;
 mod setup;
+mod soak;
 mod support;
