@@ -1,5 +1,6 @@
 //! `oncelog relay`: one relay of a pipeline, as a process.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -22,6 +23,10 @@ pub struct Args {
     /// Which shard of it this instance runs; stronger than the file's
     #[arg(long)]
     shard: Option<u32>,
+
+    /// Serve /metrics and /readyz here
+    #[arg(long, value_name = "IP:PORT")]
+    http: Option<SocketAddr>,
 }
 
 pub fn run(options: &Options, args: &Args) -> Result<()> {
@@ -29,5 +34,5 @@ pub fn run(options: &Options, args: &Args) -> Result<()> {
     let mut config = pipeline.relay(args.name.as_deref())?.clone();
     config.shard = args.shard.unwrap_or(config.shard);
     let bootstrap = options.bootstrap_or(pipeline.bootstrap.as_deref());
-    super::until_stopped(Running::relay(config, bootstrap))
+    super::until_stopped(Running::relay(config, bootstrap), args.http)
 }

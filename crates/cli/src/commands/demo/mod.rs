@@ -363,6 +363,8 @@ database = "sqlite:{warehouse}"
 table = "received"
 mode = "insert"
 delivery = "{level}"
+# A static member: started again, it has its partitions back at once, not after a session's timeout.
+properties.group.instance.id = "1"
 [sink.columns]
 event_id = "header.id"
 customer = "key"

@@ -1,6 +1,7 @@
 //! `oncelog sink`: one sink of a pipeline, as a process; what its database needs, and whether it is
 //! there.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -21,6 +22,10 @@ pub struct Args {
     verb: Option<Verb>,
     #[command(flatten)]
     which: Option<Which>,
+
+    /// Serve /metrics and /readyz here
+    #[arg(long, value_name = "IP:PORT")]
+    http: Option<SocketAddr>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -61,7 +66,7 @@ pub fn run(options: &Options, args: &Args) -> Result<()> {
         (Some(Verb::Check(which)), _) => check(options, which),
         (None, Some(which)) => {
             let (config, bootstrap) = find(options, which)?;
-            super::until_stopped(Running::sink(config, bootstrap))
+            super::until_stopped(Running::sink(config, bootstrap), args.http)
         }
         (None, None) => Err(Failure::usage("which sink?")
             .next("oncelog sink --config pipeline.toml [NAME]")
