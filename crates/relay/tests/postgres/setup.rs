@@ -1,7 +1,9 @@
 //! What `oncelog outbox init` and `check` say of a real database.
 
 use databases::postgresql::PostgreSql;
-use oncelog_relay::sources::postgres::{Cdc, Options, Way, apply, check, choose, ddl};
+use oncelog_relay::sources::postgres::{
+    Cdc, Options, Polling, Way, apply, check, check_for, choose, ddl,
+};
 
 use crate::support::*;
 
@@ -47,6 +49,17 @@ fn what_init_makes_is_fine() {
         told.iter().any(|what| what.contains("is read now")),
         "{told:?}"
     );
+    // A publication of that name, without the outbox.
+    server
+        .sql("DROP PUBLICATION oncelog_outbox; CREATE PUBLICATION oncelog_outbox")
+        .unwrap();
+    assert!(
+        faults(&options)[0].contains("leaves out"),
+        "{:?}",
+        faults(&options)
+    );
+    apply(&options, &ddl(&options)).unwrap();
+    assert_eq!(faults(&options), [""; 0]);
     let why = apply(&options, &["CREATE NONSENSE".to_owned()]).unwrap_err();
     assert!(
         why.contains("syntax error") && why.contains("CREATE NONSENSE"),
@@ -84,7 +97,28 @@ fn what_is_missing_is_found() {
         .unwrap();
     let mut options = options;
     options.url = server.url().replace("postgres@", "app@");
-    let found = faults(&options).join("\n");
+    let privileges = faults(&options).join("\n");
+    for expected in [
+        "SELECT, DELETE on \"outbox\"",
+        "on \"oncelog_outbox_claim\"",
+    ] {
+        assert!(privileges.contains(expected), "{expected} in {privileges}");
+    }
+    let grant = "GRANT SELECT, DELETE ON outbox TO app;
+        GRANT SELECT, INSERT, UPDATE ON oncelog_outbox_claim TO app";
+    server.sql(grant).unwrap();
+    // What is not needed for polling is no fault.
+    assert_eq!(faults(&options), [""; 0]);
+    // And it is enough.
+    server.sql(&insert("a", [1])).unwrap();
+    let mut polling = Polling::new(options.clone());
+    open(&mut polling, None, true);
+    drain(&mut polling, MANY, 1);
+    let found = check_for(&options, Way::Cdc)
+        .into_iter()
+        .filter(|finding| !finding.ok);
+    let found: Vec<String> = found.map(|finding| finding.what).collect();
+    let found = found.join("\n");
     for expected in ["REPLICATION", "no publication", "max_replication_slots"] {
         assert!(found.contains(expected), "{expected} in {found}");
     }

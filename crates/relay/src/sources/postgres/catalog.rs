@@ -130,6 +130,39 @@ pub fn sequence_cache(
     Ok(row.map(|row| row.get(0)))
 }
 
+/// Which of `needed` (`SELECT`, `DELETE`, …) the role lacks on the table named as SQL names it; `None`:
+/// there is no such table.
+pub fn lacking(
+    client: &mut Client,
+    table: &str,
+    needed: &[&str],
+) -> Result<Option<Vec<String>>, SourceError> {
+    let rows = client.query(
+        "SELECT needed, has_table_privilege(to_regclass($1), needed)
+         FROM unnest($2::text[]) AS needed",
+        &[&table, &needed],
+    );
+    let rows = rows.map_err(|error| failure(table, &error))?;
+    let mut lacking = Vec::new();
+    for row in rows {
+        match row.get::<_, Option<bool>>(1) {
+            None => return Ok(None),
+            Some(true) => {}
+            Some(false) => lacking.push(row.get(0)),
+        }
+    }
+    Ok(Some(lacking))
+}
+
+/// Whether the role may make tables in the outbox's schema.
+pub fn may_create(client: &mut Client, table: &Table) -> Result<bool, SourceError> {
+    let row = client.query_one(
+        "SELECT has_schema_privilege($1, 'CREATE')",
+        &[&table.schema],
+    );
+    Ok(row.map_err(|error| failure(&table.schema, &error))?.get(0))
+}
+
 /// A table of ours: made where it is missing, and we may. Errors name the statement that makes it.
 pub fn own_table(client: &mut Client, name: &str, ddl: &str) -> Result<(), SourceError> {
     let there = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&name]);

@@ -43,6 +43,11 @@ pub fn ddl(options: &Options) -> String {
     )
 }
 
+/// The table, as SQL names it.
+pub fn table(options: &Options) -> String {
+    options.own_table(NAME)
+}
+
 pub fn make(client: &mut Client, options: &Options) -> Result<(), SourceError> {
     catalog::own_table(client, &options.own_table(NAME), &ddl(options))
 }

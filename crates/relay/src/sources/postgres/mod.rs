@@ -34,4 +34,4 @@ mod values;
 pub use cdc::Cdc;
 pub use options::{Options, Snapshot};
 pub use polling::Polling;
-pub use setup::{Choice, Way, apply, check, choose, ddl, slot_ddl};
+pub use setup::{Choice, Way, apply, check, check_for, choose, ddl, slot_ddl};

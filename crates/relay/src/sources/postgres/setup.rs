@@ -30,12 +30,8 @@ pub struct Choice {
 ///
 /// Rows of an outbox are soon deleted: a poll steps over what the vacuum has not yet cleared away.
 pub fn ddl(options: &Options) -> Vec<String> {
-    let publication = quoted(&options.publication);
     if options.table.is_empty() {
-        return vec![unless_there(
-            options,
-            &format!("CREATE PUBLICATION {publication}"),
-        )];
+        return vec![publication_ddl(options)];
     }
     let table = options.quoted_table();
     let mut statements = vec![
@@ -51,12 +47,7 @@ pub fn ddl(options: &Options) -> Vec<String> {
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000)",
             quoted(&options.sequence)
         ),
-        unless_there(
-            options,
-            &format!(
-                "CREATE PUBLICATION {publication} FOR TABLE {table} WITH (publish = 'insert')"
-            ),
-        ),
+        publication_ddl(options),
         claims::ddl(options),
     ];
     if options.keeps_published() {
@@ -65,15 +56,30 @@ pub fn ddl(options: &Options) -> Vec<String> {
     statements
 }
 
-/// A publication has no IF NOT EXISTS.
-fn unless_there(options: &Options, create: &str) -> String {
+/// A publication has no IF NOT EXISTS; and one that is there may lack the outbox.
+fn publication_ddl(options: &Options) -> String {
+    let (name, named) = (quoted(&options.publication), literal(&options.publication));
+    let there = format!("EXISTS (SELECT FROM pg_publication WHERE pubname = {named})");
+    if options.table.is_empty() {
+        return format!(
+            "DO $$ BEGIN
+    IF NOT {there} THEN
+        CREATE PUBLICATION {name};
+    END IF;
+END $$"
+        );
+    }
+    let table = options.quoted_table();
+    let outbox = literal(&table);
     format!(
         "DO $$ BEGIN
-    IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = {}) THEN
-        {create};
+    IF NOT {there} THEN
+        CREATE PUBLICATION {name} FOR TABLE {table} WITH (publish = 'insert');
+    ELSIF NOT EXISTS (SELECT FROM pg_publication p LEFT JOIN pg_publication_rel r ON r.prpubid = p.oid
+            WHERE p.pubname = {named} AND (p.puballtables OR r.prrelid = {outbox}::regclass)) THEN
+        ALTER PUBLICATION {name} ADD TABLE {table};
     END IF;
-END $$",
-        literal(&options.publication)
+END $$"
     )
 }
 
@@ -152,8 +158,15 @@ fn why_not_log(
     Ok(None)
 }
 
-/// What `oncelog outbox check` tells: one finding per thing that was looked at.
+/// What `oncelog outbox check` tells: one finding per thing that was looked at, for the way that
+/// [`choose`] would take.
 pub fn check(options: &Options) -> Vec<Finding> {
+    let way = choose(options).map_or(Way::Cdc, |choice| choice.way);
+    check_for(options, way)
+}
+
+/// As [`check`], for a way that was configured. What the other way would need is advice.
+pub fn check_for(options: &Options, way: Way) -> Vec<Finding> {
     if let Err(why) = options.validate() {
         return vec![Finding::fault(why, "correct the option")];
     }
@@ -165,7 +178,7 @@ pub fn check(options: &Options) -> Vec<Finding> {
         }
     };
     let mut findings = vec![Finding::fine(format!("{} can be reached", server.name()))];
-    if let Err(error) = look(&mut client, options, &mut findings) {
+    if let Err(error) = look(&mut client, options, way, &mut findings) {
         findings.push(Finding::fault(
             error.to_string(),
             "correct this first, then check again",
@@ -177,37 +190,53 @@ pub fn check(options: &Options) -> Vec<Finding> {
 fn look(
     client: &mut Client,
     options: &Options,
+    way: Way,
     findings: &mut Vec<Finding>,
 ) -> Result<(), SourceError> {
     let facts = catalog::facts(client)?;
-    findings.push(match can_decode(&facts) {
+    let table = look_at_table(client, options, way, findings)?;
+    if way == Way::Polling && facts.standby {
+        let fix = "point the url to the primary";
+        findings.push(Finding::fault(
+            "the server is a standby, where no row can be deleted",
+            fix,
+        ));
+    }
+    let mut log = Vec::new();
+    log.push(match can_decode(&facts) {
         Ok(()) => Finding::fine(format!(
             "PostgreSQL {}, a primary, wal_level = logical",
             facts.version_text
         )),
         Err(why) => Finding::fault(why, "until then, polling works"),
     });
-    findings.push(if may_replicate(client)? {
+    log.push(if may_replicate(client)? {
         Finding::fine("the role may replicate")
     } else {
-        let fix = "ALTER ROLE … REPLICATION; or poll";
-        Finding::fault(
-            "the role has not REPLICATION, without which no slot can be read",
-            fix,
-        )
+        let what = "the role has not REPLICATION, without which no slot can be read";
+        Finding::fault(what, "ALTER ROLE … REPLICATION; or poll")
     });
-    let table = look_at_table(client, options, findings)?;
-    look_at_publication(client, options, table.as_ref(), findings)?;
+    look_at_publication(client, options, table.as_ref(), &mut log)?;
     // A standby has its log from elsewhere.
-    if facts.standby {
-        return Ok(());
+    if !facts.standby {
+        look_at_slot(client, options, &facts, &mut log)?;
     }
-    look_at_slot(client, options, &facts, findings)
+    if way == Way::Polling {
+        // Nothing of it is needed, and a slot that nobody reads is none to advise about.
+        log.retain(|finding| !finding.ok);
+        log.iter_mut().for_each(|finding| {
+            finding.ok = true;
+            finding.what = format!("the log could not be read: {}", finding.what);
+        });
+    }
+    findings.extend(log);
+    Ok(())
 }
 
 fn look_at_table(
     client: &mut Client,
     options: &Options,
+    way: Way,
     findings: &mut Vec<Finding>,
 ) -> Result<Option<Table>, SourceError> {
     if options.table.is_empty() {
@@ -238,6 +267,10 @@ fn look_at_table(
             "its rows are numbered ({}): it can be polled",
             options.sequence
         )),
+        Err(why) if way == Way::Polling => Finding::fault(
+            format!("it cannot be polled: {why}"),
+            "the statement above; or the log",
+        ),
         Err(why) => Finding::advice(
             format!("it cannot be polled: {why}"),
             "the log needs no such column",
@@ -256,7 +289,58 @@ fn look_at_table(
             ),
         ));
     }
+    look_at_privileges(client, options, way, &table, findings)?;
     Ok(Some(table))
+}
+
+/// What the role may do with the outbox, and with what polling keeps beside it.
+fn look_at_privileges(
+    client: &mut Client,
+    options: &Options,
+    way: Way,
+    table: &Table,
+    findings: &mut Vec<Finding>,
+) -> Result<(), SourceError> {
+    let outbox = options.quoted_table();
+    let deletes = way == Way::Polling || options.retention().is_some();
+    let needed: &[&str] = if deletes {
+        &["SELECT", "DELETE"]
+    } else {
+        &["SELECT"]
+    };
+    let claims = claims::table(options);
+    let mut asked = vec![(outbox.as_str(), needed)];
+    if way == Way::Polling {
+        asked.push((&claims, &["SELECT", "INSERT", "UPDATE"]));
+    }
+    for (name, needed) in asked {
+        match catalog::lacking(client, name, needed)? {
+            Some(lacking) if lacking.is_empty() => {
+                findings.push(Finding::fine(format!(
+                    "the role may {} on {name}",
+                    needed.join(", ")
+                )));
+            }
+            Some(lacking) => {
+                let lacking = lacking.join(", ");
+                let fix = format!("GRANT {lacking} ON {name} TO …");
+                findings.push(Finding::fault(
+                    format!("the role may not {lacking} on {name}"),
+                    fix,
+                ));
+            }
+            None if catalog::may_create(client, table)? => {
+                findings.push(Finding::fine(format!(
+                    "{name} is not there yet; the relay makes it"
+                )));
+            }
+            None => findings.push(Finding::fault(
+                format!("there is no table {name}, and the role may not make it"),
+                claims::ddl(options),
+            )),
+        }
+    }
+    Ok(())
 }
 
 fn look_at_publication(
@@ -271,11 +355,11 @@ fn look_at_publication(
     findings.push(match (catalog::publication(client, name, table)?, table) {
         (None, _) => Finding::fault(
             format!("there is no publication {name}, which reading the log needs"),
-            match table {
-                Some(_) => format!(
+            match options.table.as_str() {
+                "" => format!("CREATE PUBLICATION {quoted_name}"),
+                _ => format!(
                     "CREATE PUBLICATION {quoted_name} FOR TABLE {outbox} WITH (publish = 'insert')"
                 ),
-                None => format!("CREATE PUBLICATION {quoted_name}"),
             },
         ),
         (Some(_), None) => Finding::fine(format!("publication {name} is there")),
