@@ -11,6 +11,8 @@
 //! 4. `Read`, then `Publish`: events and progress in one transaction; `Commit`.
 //! 5. `Confirm`, only then: the source may forget.
 //! 6. Whenever an outcome is unknown: from 1. A transaction is never sent again on a guess.
+//! 7. Where the source refuses to open, the progress is read once more: it has moved on if another
+//!    instance took over since 2, and then it was that and nothing worse.
 //!
 //! At least once has no transaction: what is acknowledged is confirmed, and what a crash leaves in
 //! between is sent again. At most once confirms before it sends.
@@ -148,6 +150,9 @@ pub struct Relay {
     settings: Settings,
     router: Router,
     identity: String,
+    /// What the source was opened with, and why it refused.
+    progress: Option<Progress>,
+    refusal: Option<String>,
     batch: Arc<Vec<Event>>,
     done: usize,
     until: usize,
@@ -168,6 +173,8 @@ impl Relay {
             settings,
             router,
             identity: String::new(),
+            progress: None,
+            refusal: None,
             batch: Arc::default(),
             done: 0,
             until: 0,
@@ -195,7 +202,11 @@ impl Relay {
             Outcome::Started | Outcome::Wait => Operation::Init,
             Outcome::Init(Ok(())) if self.is_exactly_once() => Operation::ReadProgress,
             Outcome::Init(Ok(())) => Operation::Open(None),
-            Outcome::ReadProgress(Ok(progress)) => Operation::Open(progress),
+            Outcome::ReadProgress(progress) if self.refusal.is_some() => self.refused(progress),
+            Outcome::ReadProgress(Ok(progress)) => {
+                self.progress.clone_from(&progress);
+                Operation::Open(progress)
+            }
             Outcome::Open(Ok(identity)) => {
                 self.identity = identity;
                 self.forget_batch();
@@ -217,6 +228,10 @@ impl Relay {
             | Outcome::Publish(Err(error))
             | Outcome::Commit(Err(error))
             | Outcome::Abort(Err(error)) => self.topics_failed(error),
+            Outcome::Open(Err(SourceError::Refused(reason))) if self.is_exactly_once() => {
+                self.refusal = Some(reason);
+                Operation::ReadProgress
+            }
             Outcome::Open(Err(error)) | Outcome::Read(Err(error)) | Outcome::Confirm(Err(error)) => {
                 self.source_failed(error)
             }
@@ -421,6 +436,19 @@ impl Relay {
         match error {
             SourceError::Refused(reason) => self.stop(reason),
             SourceError::Lost(reason) => self.begin_anew(reason),
+        }
+    }
+
+    /// Source and progress disagree: that is so for as long as an instance that was overtaken between
+    /// the two does not know it.
+    fn refused(&mut self, progress: Result<Option<Progress>, TopicsError>) -> Operation {
+        let reason = self.refusal.take().unwrap_or_default();
+        match progress {
+            Ok(progress) if progress != self.progress => Operation::Stop(Stop::Fenced(format!(
+                "another instance of this relay has taken over and has published since this one read \
+                 the progress. What this one saw: {reason}"
+            ))),
+            _ => self.stop(reason),
         }
     }
 
