@@ -12,6 +12,9 @@ use crate::process::{Process, Program};
 /// A start, recovery included. Apache Kafka waits for the session of its predecessor to end.
 const START: Duration = Duration::from_secs(90);
 
+/// A sink that was killed is missed soon, so that most kills find one at work.
+const SESSION: &str = "group.min.session.timeout.ms=1000";
+
 pub struct Broker {
     program: Program,
     process: Option<Process>,
@@ -36,6 +39,8 @@ impl Broker {
             &format!("listeners=PLAINTEXT://{address}"),
             "--set",
             "http.listener=",
+            "--set",
+            SESSION,
         ];
         Ok(Broker {
             program: Program::new("broker", binary, &args, home),

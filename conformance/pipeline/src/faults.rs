@@ -56,8 +56,8 @@ const ONLY_EXACTLY_ONCE: [&str; 2] = ["relay-during-commit", "relay-after-commit
 
 /// How long a failpoint, the end of an old instance, or the next arrival may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The group takes a member for dead after the six seconds that the sink's file says.
-const SESSION_MS: (u64, u64) = (6_500, 8_500);
+/// The group takes a member for dead after the two seconds that the sink's file says.
+const SESSION_MS: (u64, u64) = (2_300, 4_000);
 
 pub struct Faults<'a> {
     pub world: &'a mut World,

@@ -17,6 +17,8 @@ use crate::writers::Outlet;
 pub const PARTITIONS: i32 = 3;
 const NAME: &str = "campaign";
 const MESSAGE_PREFIX: &str = "outbox";
+/// Of a relay that reads a log.
+const LOG: &str = "capture = \"cdc\"\nheartbeat.interval.ms = 500";
 /// A start of relay and sink, their first connections included.
 const START: Duration = Duration::from_secs(60);
 
@@ -159,14 +161,12 @@ impl World {
     fn file(&self) -> String {
         let World { level, topic, .. } = self;
         let capture = match self.combination.source {
-            Source::Sqlite => "",
-            Source::PostgresCdc | Source::MariaDbBinlog => "capture = \"cdc\"",
-            Source::PostgresMessages => "capture = \"cdc\"\ntable = \"\"",
-            Source::PostgresPolling | Source::MariaDbPolling => "capture = \"polling\"",
-        };
-        let prefix = match self.combination.source {
-            Source::PostgresMessages => format!("message.prefix = \"{MESSAGE_PREFIX}\""),
-            _ => String::new(),
+            Source::Sqlite => String::new(),
+            Source::PostgresCdc | Source::MariaDbBinlog => LOG.to_owned(),
+            Source::PostgresMessages => {
+                format!("{LOG}\ntable = \"\"\nmessage.prefix = \"{MESSAGE_PREFIX}\"")
+            }
+            Source::PostgresPolling | Source::MariaDbPolling => "capture = \"polling\"".to_owned(),
         };
         let Target { upsert, .. } = self.combination.target;
         let columns = match upsert {
@@ -186,12 +186,10 @@ impl World {
 name = "{NAME}"
 database = "{source}"
 {capture}
-{prefix}
 delivery = "{level}"
 transactional.id = "{topic}"
 progress.topic = "{topic}.progress"
 batch.max.rows = 50
-heartbeat.interval.ms = 500
 router.route.topic.replacement = "{topic}"
 
 [[sink]]
@@ -203,7 +201,8 @@ table = "received"
 {mode}
 delivery = "{level}"
 batch.max.rows = 40
-properties.session.timeout.ms = 6000
+properties.session.timeout.ms = 2000
+properties.heartbeat.interval.ms = 400
 [sink.columns]
 event_id = "header.id"
 account = "key"

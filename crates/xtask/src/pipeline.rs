@@ -129,7 +129,9 @@ fn with_kafka(command: &mut Command) -> Result<()> {
         std::fs::remove_dir_all(&home)?;
     }
     let port = free_port()?;
-    let java = kafka::prepare(&home, port, &[], &["-Xmx512M"])?;
+    // As the campaign sets it for ours: a sink that was killed is missed soon.
+    let settings = ["group.min.session.timeout.ms=1000".to_owned()];
+    let java = kafka::prepare(&home, port, &settings, &["-Xmx512M"])?;
     command.arg("--bootstrap").arg(format!("127.0.0.1:{port}"));
     command
         .arg("--")
