@@ -3,8 +3,10 @@
 //! Every method that takes something in also checks it against what is known, so that a violation
 //! is found at the event that makes it.
 
+mod pipeline;
 mod transactions;
 
+pub use pipeline::{Pipeline, Published};
 use std::collections::{BTreeMap, BTreeSet};
 pub use transactions::{Fate, Marks, Transactions, TxnId, source_of};
 
@@ -36,6 +38,7 @@ pub struct History {
     pub topics: BTreeMap<String, bool>,
     pub producer_ids: BTreeSet<i64>,
     pub transactions: Transactions,
+    pub pipeline: Pipeline,
 }
 
 impl History {

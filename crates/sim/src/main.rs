@@ -59,7 +59,8 @@ fn main() -> ExitCode {
     println!(
         "{} seeds, each twice with the same trace: {} events, {:.1} simulated hours, {} crashes, \
          {} acknowledged records; of transactions {} committed, {} aborted, {} in doubt, {} \
-         instances fenced; no broken promise",
+         instances fenced; of the service's {} events {} published, {} lines written, {} relays \
+         stopped; no broken promise",
         args.seeds,
         total.events,
         total.virtual_ms as f64 / 3_600_000.0,
@@ -69,6 +70,10 @@ fn main() -> ExitCode {
         total.aborted,
         total.in_doubt,
         total.fenced,
+        total.events_committed,
+        total.published,
+        total.lines,
+        total.relays_stopped,
     );
     ExitCode::SUCCESS
 }

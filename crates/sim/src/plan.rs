@@ -1,7 +1,10 @@
 //! What a seed draws before its world begins. Every seed has its own mix, so that rare
 //! combinations (tiny segments and a crash during recovery) come up by themselves.
 
+use crate::database::Kind;
 use oncelog_commitlog::testing::Random;
+use oncelog_relay::relay::Delivery;
+use oncelog_sink::config::Delivery as SinkDelivery;
 use std::collections::BTreeMap;
 
 /// `message.max.bytes` in every world; producers overstep it now and then.
@@ -32,6 +35,7 @@ pub struct Plan {
     /// Topics are created and deleted all the time.
     pub churn: bool,
     pub transactions: Option<TransactionPlan>,
+    pub pipeline: Option<PipelinePlan>,
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +63,48 @@ pub struct TransactionPlan {
     pub crash_one_in: u64,
     /// The power goes while a transaction is being ended, once in so many ends; 0 for never.
     pub strike_one_in: u64,
+}
+
+/// A relay and sinks, between two databases.
+#[derive(Clone, Debug)]
+pub struct PipelinePlan {
+    /// How the relay reads the outbox.
+    pub source: Kind,
+    pub delivery: Delivery,
+    pub sink_delivery: SinkDelivery,
+    /// The sink remembers event ids.
+    pub inbox: bool,
+    /// Of the topic of events.
+    pub partitions: i32,
+    /// Transactions of the service, how many at once, and the most events of one.
+    pub transactions: u32,
+    pub writers: u32,
+    pub rows_max: u64,
+    pub aggregates: u64,
+    /// The service pauses for about so long between two steps.
+    pub think_ms: u64,
+    /// An event has nothing to route it by, once in so many; 0 for never.
+    pub unroutable_one_in: u64,
+    /// The most rows of a batch.
+    pub relay_rows: usize,
+    pub sink_rows: usize,
+    /// Members of the sink's group.
+    pub sinks: u32,
+    /// Of the relay's transactions.
+    pub timeout_ms: i32,
+    pub new_protocol: bool,
+    pub split_connections: bool,
+    /// How long a client waits for one answer, and how long the relay for an operation.
+    pub request_timeout_ms: u64,
+    pub answer_ms: u64,
+    /// A request is held up on its way, once in so many; 0 for never.
+    pub stall_one_in: u64,
+    /// A relay or a sink crashes, freezes or is replaced once in so many events.
+    pub crash_one_in: u64,
+    /// A connection to a database breaks, once in so many questions; 0 for never.
+    pub break_one_in: u64,
+    /// When the databases crash.
+    pub crashes_ms: Vec<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +146,7 @@ impl Plan {
             zombies: random.one_in(2),
             churn: random.one_in(3),
             transactions: random.one_in(2).then(|| TransactionPlan::draw(random)),
+            pipeline: None,
         }
     }
 }
@@ -120,6 +167,55 @@ impl TransactionPlan {
             crash_one_in: *pick(random, &[0, 30, 100]),
             strike_one_in: *pick(random, &[0, 0, 20]),
         }
+    }
+}
+
+impl PipelinePlan {
+    /// In some worlds. From a source of randomness of its own, so that the others stay as they are.
+    pub fn draw(random: &mut Random) -> Option<PipelinePlan> {
+        if !random.one_in(3) {
+            return None;
+        }
+        let sink_delivery = match random.below(6) {
+            0 => SinkDelivery::AtMostOnce,
+            1 => SinkDelivery::AtLeastOnce,
+            _ => SinkDelivery::ExactlyOnce,
+        };
+        let delivery = match random.below(6) {
+            0 => Delivery::AtMostOnce,
+            1 => Delivery::AtLeastOnce,
+            _ => Delivery::ExactlyOnce,
+        };
+        let source = match delivery {
+            // A slot sends a whole transaction again of which a part was confirmed.
+            Delivery::AtMostOnce => *pick(random, &[Kind::Claims, Kind::Cursor]),
+            _ => *pick(random, &[Kind::Log, Kind::Log, Kind::Claims, Kind::Cursor]),
+        };
+        Some(PipelinePlan {
+            source,
+            delivery,
+            sink_delivery,
+            inbox: sink_delivery == SinkDelivery::ExactlyOnce && random.one_in(2),
+            partitions: 1 + random.below(3) as i32,
+            transactions: 5 + random.below(40) as u32,
+            writers: 1 + random.below(4) as u32,
+            rows_max: 1 + random.below(6),
+            aggregates: 1 + random.below(6),
+            think_ms: *pick(random, &[5, 50, 200]),
+            unroutable_one_in: *pick(random, &[0, 0, 10]),
+            relay_rows: 1 + random.below(6) as usize,
+            sink_rows: 1 + random.below(6) as usize,
+            sinks: 1 + random.below(3) as u32,
+            timeout_ms: 3_000 + random.below(4_000) as i32,
+            new_protocol: random.one_in(2),
+            split_connections: random.one_in(2),
+            request_timeout_ms: *pick(random, &[800, 2_000]),
+            answer_ms: 1_500 + random.below(4_000),
+            stall_one_in: *pick(random, &[0, 15, 40]),
+            crash_one_in: *pick(random, &[0, 20, 60]),
+            break_one_in: *pick(random, &[0, 10, 40]),
+            crashes_ms: (0..random.below(3)).map(|_| random.below(15_000)).collect(),
+        })
     }
 }
 

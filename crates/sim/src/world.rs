@@ -7,9 +7,10 @@
 
 use crate::actors::{Actor, ActorEvent, Context};
 use crate::checks;
+use crate::database::{Answer, Ask, DatabaseConnection, Databases};
 use crate::history::{Fate, History};
 use crate::host::{DiskEvent, Host};
-use crate::plan::{Crash, Plan};
+use crate::plan::{Crash, PipelinePlan, Plan};
 use bytes::{Bytes, BytesMut};
 use oncelog_broker::{Chunk, ConnectionId, Input, Refusal, prepare};
 use oncelog_commitlog::Disk;
@@ -33,6 +34,20 @@ pub enum Event {
     ToClient(ConnectionId, Bytes),
     ClientSeesClose(ConnectionId),
     BrokerSeesClose(ConnectionId),
+    ToDatabase {
+        connection: DatabaseConnection,
+        ticket: u64,
+        ask: Box<Ask>,
+    },
+    FromDatabase {
+        actor: usize,
+        connection: DatabaseConnection,
+        ticket: u64,
+        /// None: the connection is lost.
+        answer: Option<Box<Answer>>,
+    },
+    DatabaseSeesClose(DatabaseConnection),
+    DatabaseCrash,
     Disk {
         life: u64,
         event: DiskEvent,
@@ -244,6 +259,12 @@ pub struct Outcome {
     pub aborted: usize,
     pub in_doubt: usize,
     pub fenced: usize,
+    /// Committed events of the service, records of them, lines in the sink's table; relays that had
+    /// to stop.
+    pub events_committed: usize,
+    pub published: usize,
+    pub lines: usize,
+    pub relays_stopped: usize,
 }
 
 impl Outcome {
@@ -257,6 +278,10 @@ impl Outcome {
         self.aborted += run.aborted;
         self.in_doubt += run.in_doubt;
         self.fenced += run.fenced;
+        self.events_committed += run.events_committed;
+        self.published += run.published;
+        self.lines += run.lines;
+        self.relays_stopped += run.relays_stopped;
     }
 }
 
@@ -275,6 +300,7 @@ struct World {
     lives: u64,
     actors: Vec<Box<dyn Actor>>,
     history: History,
+    databases: Databases,
     crashes: usize,
     healed_at: Option<Instant>,
     reading_back: bool,
@@ -283,7 +309,8 @@ struct World {
 /// Runs one seed to its end. `verbose` prints the trace.
 pub fn run(seed: u64, verbose: bool) -> Result<Outcome, Failure> {
     let mut random = Random::new(seed);
-    let plan = Plan::draw(&mut random);
+    let mut plan = Plan::draw(&mut random);
+    plan.pipeline = PipelinePlan::draw(&mut Random::new(!seed));
     if verbose {
         println!("{plan:#?}");
     }
@@ -301,6 +328,7 @@ pub fn run(seed: u64, verbose: bool) -> Result<Outcome, Failure> {
         events: 0,
     };
     let actors = crate::actors::cast(&plan);
+    let source = plan.pipeline.as_ref().map(|pipeline| pipeline.source);
     let mut world = World {
         plan,
         scheduler,
@@ -309,6 +337,7 @@ pub fn run(seed: u64, verbose: bool) -> Result<Outcome, Failure> {
         lives: 0,
         actors,
         history: History::default(),
+        databases: Databases::new(source.unwrap_or_default()),
         crashes: 0,
         healed_at: None,
         reading_back: false,
@@ -330,6 +359,10 @@ pub fn run(seed: u64, verbose: bool) -> Result<Outcome, Failure> {
             aborted: world.history.transactions.count(Fate::Aborted),
             in_doubt: world.history.transactions.count(Fate::InDoubt),
             fenced: world.history.transactions.fenced,
+            events_committed: world.history.pipeline.committed.len(),
+            published: world.history.pipeline.published.len(),
+            lines: world.history.pipeline.lines.len(),
+            relays_stopped: world.history.pipeline.fenced + world.history.pipeline.refused,
         }),
         Err(violation) => Err(Failure { violation, at_ms }),
     }
@@ -348,6 +381,10 @@ impl World {
         for index in 0..self.plan.crashes.len() {
             let at = self.plan.crashes[index].at_ms;
             self.scheduler.after_ms(at, Event::Crash(index));
+        }
+        let pipeline = self.plan.pipeline.as_ref();
+        for at in pipeline.map_or_else(Vec::new, |pipeline| pipeline.crashes_ms.clone()) {
+            self.scheduler.after_ms(at, Event::DatabaseCrash);
         }
         let last = self
             .plan
@@ -368,7 +405,7 @@ impl World {
             }
             self.event(due.event)?;
             if self.finished()? {
-                return checks::at_the_end(&self.history);
+                return checks::at_the_end(&self.plan, &self.history);
             }
         }
         Err("nothing left to do, and not everybody is done".to_owned())
@@ -382,6 +419,21 @@ impl World {
             Event::BrokerSeesClose(id) => {
                 self.give_host(Input::Disconnected { connection: id });
             }
+            Event::ToDatabase {
+                connection,
+                ticket,
+                ask,
+            } => self.question(connection, ticket, *ask),
+            Event::FromDatabase {
+                actor,
+                connection,
+                ticket,
+                answer,
+            } => self.act(actor, ActorEvent::Answered(connection, ticket, answer))?,
+            Event::DatabaseSeesClose(connection) => {
+                self.databases.disconnect(connection);
+            }
+            Event::DatabaseCrash => self.crash_databases(),
             Event::Disk { life, event } => self.disk_event(life, event),
             Event::Tick { life } => {
                 if self.host.as_ref().is_some_and(|host| host.life == life) {
@@ -462,6 +514,50 @@ impl World {
         }
     }
 
+    /// Carried out, unless the connection is gone, or breaks just before it; or just after it.
+    fn question(&mut self, connection: DatabaseConnection, ticket: u64, ask: Ask) {
+        let Some(actor) = self.databases.owner(connection) else {
+            return;
+        };
+        let pipeline = self.plan.pipeline.as_ref();
+        let one_in = pipeline.map_or(0, |pipeline| pipeline.break_one_in);
+        let random = &mut self.scheduler.random;
+        let breaks = one_in > 0 && self.healed_at.is_none() && random.one_in(one_in);
+        let too_soon = breaks && random.one_in(2);
+        let answer = (!too_soon).then(|| Box::new(self.databases.answer(connection, ask)));
+        self.scheduler
+            .trace(|| format!("{connection:?} is answered {answer:?}, breaks: {breaks}"));
+        if breaks {
+            self.databases.disconnect(connection);
+        }
+        self.from_database(actor, connection, ticket, answer.filter(|_| !breaks));
+    }
+
+    fn from_database(
+        &mut self,
+        actor: usize,
+        connection: DatabaseConnection,
+        ticket: u64,
+        answer: Option<Box<Answer>>,
+    ) {
+        let delay_us = 50 + self.scheduler.random.below(3_000);
+        let at = Instant(self.scheduler.now.0 + delay_us * 1_000);
+        let answer = Event::FromDatabase {
+            actor,
+            connection,
+            ticket,
+            answer,
+        };
+        self.scheduler.at(at, answer);
+    }
+
+    fn crash_databases(&mut self) {
+        self.scheduler.trace(|| "the databases crash".to_owned());
+        for (connection, actor) in self.databases.crash() {
+            self.from_database(actor, connection, 0, None);
+        }
+    }
+
     fn give_host(&mut self, input: Input) {
         if let Some(host) = &mut self.host {
             host.handle(&mut self.scheduler, &self.disk, input);
@@ -501,6 +597,7 @@ impl World {
             id: actor,
             scheduler: &mut self.scheduler,
             history: &mut self.history,
+            databases: &mut self.databases,
             healed: self.healed_at.is_some(),
             reading_back: self.reading_back,
         };

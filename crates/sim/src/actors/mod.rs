@@ -4,11 +4,13 @@
 mod churn;
 mod consumer;
 mod membership;
+pub mod pipeline;
 mod producer;
 mod reader;
 mod session;
 mod transactions;
 
+use crate::database::{Answer, DatabaseConnection, Databases};
 use crate::history::{History, Violation};
 use crate::plan::Plan;
 use crate::world::{Event, Scheduler};
@@ -29,6 +31,8 @@ pub enum ActorEvent {
     /// A whole answer, without its length.
     Frame(ConnectionId, Bytes),
     Closed(ConnectionId),
+    /// The answer to a question; none where the connection to the database is lost.
+    Answered(DatabaseConnection, u64, Option<Box<Answer>>),
 }
 
 pub trait Actor {
@@ -44,6 +48,7 @@ pub struct Context<'a> {
     pub id: usize,
     pub scheduler: &'a mut Scheduler,
     pub history: &'a mut History,
+    pub databases: &'a mut Databases,
     pub healed: bool,
     /// Everybody was done, and everything is looked at once more: nothing new is begun.
     pub reading_back: bool,
@@ -79,6 +84,9 @@ pub fn cast(plan: &Plan) -> Vec<Box<dyn Actor>> {
     if let Some(transactions) = &plan.transactions {
         actors.extend(transactions::cast(plan, transactions));
     }
+    if let Some(pipeline) = &plan.pipeline {
+        actors.extend(pipeline::cast(pipeline));
+    }
     actors
 }
 
@@ -87,6 +95,9 @@ pub fn readers(plan: &Plan, history: &History) -> Vec<Box<dyn Actor>> {
     let mut readers: Vec<Box<dyn Actor>> = vec![Box::new(reader::Reader::new(plan, history))];
     if let Some(transactions) = &plan.transactions {
         readers.push(transactions::auditor(transactions, history));
+    }
+    if let Some(pipeline) = &plan.pipeline {
+        readers.push(pipeline::auditor(pipeline));
     }
     readers
 }

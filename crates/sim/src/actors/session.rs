@@ -93,7 +93,9 @@ impl Session {
                 Ok(Heard::Lost)
             }
             ActorEvent::Frame(id, frame) if self.connection == Some(id) => self.answer(frame),
-            ActorEvent::Closed(_) | ActorEvent::Frame(..) => Ok(Heard::Nothing),
+            ActorEvent::Closed(_) | ActorEvent::Frame(..) | ActorEvent::Answered(..) => {
+                Ok(Heard::Nothing)
+            }
         }
     }
 

@@ -9,14 +9,22 @@
 mod acked_survives;
 mod exactly_once;
 mod order;
+mod outbox_to_topic;
+mod topic_to_table;
 mod transactions;
 
 use crate::history::{History, Violation};
+use crate::plan::Plan;
 
 /// Looks at the whole history once everybody is done and everything was read back.
-pub fn at_the_end(history: &History) -> Result<(), Violation> {
+pub fn at_the_end(plan: &Plan, history: &History) -> Result<(), Violation> {
     acked_survives::check(history)?;
     order::check(history)?;
     transactions::check(history)?;
-    exactly_once::check(history)
+    exactly_once::check(history)?;
+    let Some(plan) = &plan.pipeline else {
+        return Ok(());
+    };
+    outbox_to_topic::check(&history.pipeline, plan.delivery)?;
+    topic_to_table::check(&history.pipeline, plan.sink_delivery, plan.inbox)
 }

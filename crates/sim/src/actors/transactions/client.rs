@@ -180,6 +180,7 @@ impl Client {
             ActorEvent::Frame(id, _) | ActorEvent::Closed(id) => {
                 self.sessions.iter().position(|s| s.owns(*id))
             }
+            ActorEvent::Answered(..) => None,
         };
         let Some(lane) = lane else {
             return Ok(None);

@@ -12,10 +12,10 @@
 mod auditor;
 mod client;
 mod follower;
-mod protocol;
-mod reading;
+pub(super) mod protocol;
+pub(super) mod reading;
 mod transformer;
-mod work;
+pub(super) mod work;
 mod writer;
 
 use crate::actors::{Actor, Context};

@@ -191,14 +191,14 @@ impl Reading {
 }
 
 /// What is left of the list of aborted transactions, as batches pass.
-struct Aborted {
+pub struct Aborted {
     /// First offset and producer.
     ahead: BTreeSet<(i64, i64)>,
     now: BTreeSet<i64>,
 }
 
 impl Aborted {
-    fn new(list: &[AbortedTransaction]) -> Aborted {
+    pub fn new(list: &[AbortedTransaction]) -> Aborted {
         let entry = |aborted: &AbortedTransaction| (aborted.first_offset, aborted.producer_id);
         Aborted {
             ahead: list.iter().map(entry).collect(),
@@ -206,7 +206,7 @@ impl Aborted {
         }
     }
 
-    fn shows(&mut self, batch: &Batch) -> Result<bool, Violation> {
+    pub fn shows(&mut self, batch: &Batch) -> Result<bool, Violation> {
         let header = &batch.header;
         while let Some((first, producer)) = self.ahead.first().copied() {
             if first > header.last_offset() {

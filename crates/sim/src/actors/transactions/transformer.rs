@@ -334,6 +334,7 @@ impl Actor for Transformer {
         let id = match &event {
             ActorEvent::Wake => return self.go_on(context),
             ActorEvent::Frame(id, _) | ActorEvent::Closed(id) => *id,
+            ActorEvent::Answered(..) => return Ok(()),
         };
         if self.client.owns(id) {
             let is_cut = matches!(event, ActorEvent::Closed(_));

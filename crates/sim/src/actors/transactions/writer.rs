@@ -150,7 +150,7 @@ impl Actor for Writer {
     fn on(&mut self, context: &mut Context, event: ActorEvent) -> Result<(), Violation> {
         let owner = match &event {
             ActorEvent::Frame(id, _) | ActorEvent::Closed(id) => Some(*id),
-            ActorEvent::Wake => None,
+            ActorEvent::Wake | ActorEvent::Answered(..) => None,
         };
         if let Some(id) = owner {
             if let Some((zombie, _)) = self.zombie.as_mut().filter(|(zombie, _)| zombie.owns(id)) {
