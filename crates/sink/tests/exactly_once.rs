@@ -24,11 +24,29 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[test]
 #[ignore = "is a process of other tests"]
 fn a_sink_process() {
-    let Ok(config) = std::env::var("SINK_CONFIG") else { return };
+    let Ok(config) = std::env::var("SINK_CONFIG") else {
+        return;
+    };
     let config: Config = serde_json::from_str(&config).unwrap();
     let bootstrap = std::env::var("SINK_BOOTSTRAP").unwrap();
-    let ended = host::run(&config, &bootstrap, &AtomicBool::new(false), &Figures::default());
+    tell();
+    let ended = host::run(
+        &config,
+        &bootstrap,
+        &AtomicBool::new(false),
+        &Figures::default(),
+    );
     panic!("{ended:?}");
+}
+
+/// What is logged, for whoever looks why a test failed: `RUST_LOG=info`.
+fn tell() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let told = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // Another test of this process was first.
+    let _ = told.try_init();
 }
 
 struct Place {
@@ -85,7 +103,9 @@ impl Place {
     }
 
     fn wait_for(&self, events: u64) {
-        wait("all events have come", || self.number("SELECT count(DISTINCT id) FROM events") >= events);
+        wait("all events have come", || {
+            self.number("SELECT count(DISTINCT id) FROM events") >= events
+        });
     }
 }
 
@@ -99,12 +119,18 @@ struct Running {
 }
 
 fn run(broker: &Broker, config: &str) -> Running {
+    tell();
     let config: Config = serde_json::from_str(config).unwrap();
-    let (stop, figures) = (Arc::new(AtomicBool::new(false)), Arc::new(Figures::default()));
+    let (stop, figures) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(Figures::default()),
+    );
     let bootstrap = broker.bootstrap();
     let (stopped, noted) = (Arc::clone(&stop), Arc::clone(&figures));
     Running {
-        thread: Some(std::thread::spawn(move || host::run(&config, &bootstrap, &stopped, &noted))),
+        thread: Some(std::thread::spawn(move || {
+            host::run(&config, &bootstrap, &stopped, &noted)
+        })),
         stop,
         figures,
     }
@@ -118,7 +144,9 @@ impl Running {
 
     /// How it ends by itself.
     fn ended(&mut self) -> Stop {
-        wait("the sink ends", || self.thread.as_ref().unwrap().is_finished());
+        wait("the sink ends", || {
+            self.thread.as_ref().unwrap().is_finished()
+        });
         self.thread.take().unwrap().join().unwrap().unwrap_err()
     }
 }
@@ -159,11 +187,15 @@ fn a_sink_that_dies_anywhere_loses_and_doubles_nothing() {
     broker.topic("t", 3);
     let config = place.config(NO_INBOX);
     let mut events = broker.producer(&[]);
-    for failpoint in
-        ["sink-after-poll", "sink-before-commit", "sink-after-commit", "sink-before-offsets"]
-    {
+    for failpoint in [
+        "sink-after-poll",
+        "sink-before-commit",
+        "sink-after-commit",
+        "sink-before-offsets",
+    ] {
         for times in [1, 3] {
-            let mut sink = SinkProcess::start(&broker, &config, Some(&format!("{failpoint}@{times}")));
+            let mut sink =
+                SinkProcess::start(&broker, &config, Some(&format!("{failpoint}@{times}")));
             while !sink.has_ended() {
                 events.send("t", 100);
                 std::thread::sleep(Duration::from_millis(20));
@@ -250,7 +282,9 @@ impl Place {
     fn is_locked(&self) -> bool {
         let connection = Connection::open(self.home.path().join("s.db")).unwrap();
         connection.busy_timeout(Duration::ZERO).unwrap();
-        connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_err()
+        connection
+            .execute_batch("BEGIN IMMEDIATE; ROLLBACK")
+            .is_err()
     }
 }
 
@@ -262,7 +296,9 @@ fn instances_come_and_go() {
         broker.topic("t", 4);
         let config = place.config(NO_INBOX).replace(
             "\"session.timeout.ms\": 6000",
-            &format!("\"session.timeout.ms\": 6000, \"partition.assignment.strategy\": \"{strategy}\""),
+            &format!(
+                "\"session.timeout.ms\": 6000, \"partition.assignment.strategy\": \"{strategy}\""
+            ),
         );
         let mut events = broker.producer(&[]);
         let one = SinkProcess::start(&broker, &config, None);
@@ -282,7 +318,9 @@ fn instances_come_and_go() {
         events.flush();
         place.wait_for(events.sent);
         wait("both have partitions", || {
-            [&two, &three].iter().all(|sink| sink.figures.partitions.load(Ordering::Relaxed) == 2)
+            [&two, &three]
+                .iter()
+                .all(|sink| sink.figures.partitions.load(Ordering::Relaxed) == 2)
         });
         for sink in [&mut two, &mut three] {
             sink.end().unwrap();
@@ -305,6 +343,8 @@ fn aborted_transactions_are_not_seen_and_markers_are_passed() {
         for (events, commit) in [(&mut events, true), (&mut aborted, false)] {
             events.producer.begin_transaction().unwrap();
             events.send("t", 10);
+            // An abort would leave out what is not sent yet.
+            events.flush();
             match commit {
                 true => events.producer.commit_transaction(PATIENCE).unwrap(),
                 false => events.producer.abort_transaction(PATIENCE).unwrap(),
@@ -338,8 +378,13 @@ fn a_topic_that_was_created_again_is_refused() {
     again.send("t", 50);
     again.flush();
     let mut sink = run(&broker, &config);
-    let Stop::Refused(why) = sink.ended() else { panic!("it was not refused") };
-    assert!(why.contains("created again") && why.contains("t-0"), "{why}");
+    let Stop::Refused(why) = sink.ended() else {
+        panic!("it was not refused")
+    };
+    assert!(
+        why.contains("created again") && why.contains("t-0"),
+        "{why}"
+    );
     assert_eq!(place.count(), 100);
     // And another cluster is told apart even where its offsets would do.
     let other = Broker::start();
@@ -348,7 +393,9 @@ fn a_topic_that_was_created_again_is_refused() {
     elsewhere.send("t", 200);
     elsewhere.flush();
     let mut sink = run(&other, &config);
-    let Stop::Refused(why) = sink.ended() else { panic!("it was not refused") };
+    let Stop::Refused(why) = sink.ended() else {
+        panic!("it was not refused")
+    };
     assert!(why.contains("cluster"), "{why}");
     assert_eq!(place.count(), 100);
 }
@@ -362,8 +409,12 @@ fn records_that_were_deleted_before_they_were_read_are_refused() {
     let mut events = broker.producer(&[]);
     send_and_read(&broker, &place, &config, &mut events);
     let connection = Connection::open(place.home.path().join("s.db")).unwrap();
-    connection.execute("UPDATE oncelog_sink_offset SET next_offset = -5", []).unwrap();
-    let Stop::Refused(why) = run(&broker, &config).ended() else { panic!("it was not refused") };
+    connection
+        .execute("UPDATE oncelog_sink_offset SET next_offset = -5", [])
+        .unwrap();
+    let Stop::Refused(why) = run(&broker, &config).ended() else {
+        panic!("it was not refused")
+    };
     assert!(why.contains("deleted before they were read"), "{why}");
 }
 
@@ -387,10 +438,14 @@ fn poison_halts_or_goes_to_the_dead_letters() {
     broker.oncelog_with_input(&["produce", "t"], "no json\n");
     events.send("t", 10);
     events.flush();
-    let Stop::Poison(why) = run(&broker, &config).ended() else { panic!("it did not halt") };
+    let Stop::Poison(why) = run(&broker, &config).ended() else {
+        panic!("it did not halt")
+    };
     assert!(why.contains("t-0@150") && why.contains("no JSON"), "{why}");
     assert_eq!(place.count(), 150, "all before it, and nothing after it");
-    let config = place.config(r#", "dead.letter": "table""#).replace("\"key\"", "\"value.k\"");
+    let config = place
+        .config(r#", "dead.letter": "table""#)
+        .replace("\"key\"", "\"value.k\"");
     let mut sink = run(&broker, &config);
     place.wait_for(events.sent);
     sink.end().unwrap();

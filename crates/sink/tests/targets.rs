@@ -37,12 +37,19 @@ impl Place<'_> {
     fn upsert(&self, name: &str, more: &str) -> Config {
         let columns = r#""columns": {"id": "key", "n": "value.n"}, "key.columns": ["id"]"#;
         let config = self.config(name, name, &format!("{columns}{more}"));
-        self.make(&config, &format!("CREATE TABLE {name} ({} PRIMARY KEY, n bigint)", self.id()));
+        self.make(
+            &config,
+            &format!("CREATE TABLE {name} ({} PRIMARY KEY, n bigint)", self.id()),
+        );
         config
     }
 
     fn id(&self) -> &'static str {
-        if self.kind == "mysql" { "id varchar(40)" } else { "id text" }
+        if self.kind == "mysql" {
+            "id varchar(40)"
+        } else {
+            "id text"
+        }
     }
 
     fn make(&self, config: &Config, table: &str) {
@@ -87,7 +94,9 @@ fn open(config: &Config) -> Opened {
 
 /// `a1`: key a, value `{"n":1}`; `a-`: a tombstone; with `#e` behind it, event id e.
 fn record(word: &str) -> (SinkRecord, Option<String>) {
-    let (word, id) = word.split_once('#').map_or((word, None), |(word, id)| (word, Some(id)));
+    let (word, id) = word
+        .split_once('#')
+        .map_or((word, None), |(word, id)| (word, Some(id)));
     let (key, value) = word.split_at(1);
     let value = (value != "-").then(|| format!("{{\"n\":{value}}}").into_bytes());
     let record = SinkRecord {
@@ -159,10 +168,18 @@ fn check_order(place: &Place<'_>) {
     sink.apply("d3").unwrap();
     assert_eq!((place.sql)("SELECT n, extra FROM ordered"), "3|7");
     sink.apply("d- d4").unwrap();
-    assert_eq!((place.sql)("SELECT n FROM ordered WHERE extra IS NULL"), "4");
-    let many: String = (0..1_500).map(|n| format!("{}{n} ", char::from(b'a' + (n % 26) as u8))).collect();
+    assert_eq!(
+        (place.sql)("SELECT n FROM ordered WHERE extra IS NULL"),
+        "4"
+    );
+    let many: String = (0..1_500)
+        .map(|n| format!("{}{n} ", char::from(b'a' + (n % 26) as u8)))
+        .collect();
     sink.apply(&many).unwrap();
-    assert_eq!((place.sql)("SELECT count(*), min(n), max(n) FROM ordered"), "26|1474|1499");
+    assert_eq!(
+        (place.sql)("SELECT count(*), min(n), max(n) FROM ordered"),
+        "26|1474|1499"
+    );
 }
 
 impl Place<'_> {
@@ -178,7 +195,11 @@ fn check_inbox(place: &Place<'_>) {
     assert_eq!(place.rows("inboxed"), "a|1 b|1");
     assert_eq!(sink.apply("a3#e1 c1#e3 b-#e2 d1").unwrap().duplicates, 2);
     assert_eq!(place.rows("inboxed"), "a|1 b|1 c|1 d|1");
-    assert_eq!(sink.apply("b5#E1 b6#e1").unwrap().duplicates, 1, "ids differ in their case");
+    assert_eq!(
+        sink.apply("b5#E1 b6#e1").unwrap().duplicates,
+        1,
+        "ids differ in their case"
+    );
     let count = "SELECT count(*) FROM oncelog_sink_inbox WHERE sink = 'inboxed'";
     assert_eq!((place.sql)(count), "4");
     assert_eq!(sink.target.prune(Duration::from_secs(60)).unwrap(), 0);
@@ -197,7 +218,10 @@ fn check_zombie(place: &Place<'_>) {
     let mut zombie = open(&config);
     zombie.apply("a1#e1").unwrap();
     let mut other = open(&config);
-    assert_eq!((other.claim.epoch, other.claim.next_offset), (zombie.claim.epoch + 1, 1));
+    assert_eq!(
+        (other.claim.epoch, other.claim.next_offset),
+        (zombie.claim.epoch + 1, 1)
+    );
     let before = place.rows("fenced");
     let refused = zombie.apply("a666#e2 b666#e3").unwrap_err();
     assert!(matches!(refused, TargetError::Fenced(_)), "{refused:?}");
@@ -205,10 +229,16 @@ fn check_zombie(place: &Place<'_>) {
     other.apply("a2#e2").unwrap();
     // Nor does it after the other has moved on, or with the right offset.
     zombie.claim.next_offset = other.claim.next_offset;
-    assert!(matches!(zombie.apply("a666#e4"), Err(TargetError::Fenced(_))));
+    assert!(matches!(
+        zombie.apply("a666#e4"),
+        Err(TargetError::Fenced(_))
+    ));
     // Nor one whose epoch is right and whose offset is not.
     other.claim.next_offset -= 1;
-    assert!(matches!(other.apply("a666#e5"), Err(TargetError::Fenced(_))));
+    assert!(matches!(
+        other.apply("a666#e5"),
+        Err(TargetError::Fenced(_))
+    ));
     assert_eq!(place.rows("fenced"), "a|2");
     let seen = (place.sql)("SELECT count(*) FROM oncelog_sink_inbox WHERE sink = 'fenced'");
     assert_eq!(seen, "2");
@@ -223,9 +253,15 @@ fn check_claims(place: &Place<'_>) {
     assert_eq!(claims.len(), 2);
     target.claim("one", &requests).unwrap();
     let refused = target.claim("two", &requests).unwrap_err();
-    assert!(matches!(&refused, TargetError::Refused(why) if why.contains("one")), "{refused:?}");
+    assert!(
+        matches!(&refused, TargetError::Refused(why) if why.contains("one")),
+        "{refused:?}"
+    );
     let after = target.claim("one", &requests).unwrap();
-    assert!(after.iter().all(|claim| claim.epoch == 3), "a refused claim takes nothing: {after:?}");
+    assert!(
+        after.iter().all(|claim| claim.epoch == 3),
+        "a refused claim takes nothing: {after:?}"
+    );
     // A second claim says where to go on, not where one would begin.
     let later = Request {
         partition: tp(0),
@@ -277,12 +313,23 @@ fn check_letters(place: &Place<'_>) {
 fn check_insert(place: &Place<'_>) {
     let (text, json, bytes, real, time, flag) = match place.kind {
         "postgresql" => ("text", "jsonb", "bytea", "float8", "timestamptz", "boolean"),
-        "mysql" => ("longtext", "json", "longblob", "double", "datetime(3)", "boolean"),
+        "mysql" => (
+            "longtext",
+            "json",
+            "longblob",
+            "double",
+            "datetime(3)",
+            "boolean",
+        ),
         _ => ("TEXT", "JSON", "BLOB", "DOUBLE", "TIMESTAMP", "BOOLEAN"),
     };
-    let config = place.config("typed", "typed", r#""mode": "insert", "columns": {
+    let config = place.config(
+        "typed",
+        "typed",
+        r#""mode": "insert", "columns": {
         "s": "value.s", "j": "value.j", "b": "value.b", "r": "value.r", "f": "value.f",
-        "d": "value.d", "t": "value.t", "w": "value", "o": "offset", "at": "timestamp"}"#);
+        "d": "value.d", "t": "value.t", "w": "value", "o": "offset", "at": "timestamp"}"#,
+    );
     place.make(&config, &format!(
         "CREATE TABLE typed (s {text}, j {json}, b {bytes}, r {real}, f {flag}, d decimal(30, 10), \
          t {time}, w {json}, o bigint, at {time})"
@@ -303,7 +350,11 @@ fn check_insert(place: &Place<'_>) {
     let found = |what: &str| (place.sql)(&format!("SELECT {what} FROM typed WHERE s IS NOT NULL"));
     assert_eq!(found("s"), "a'\"\\ü€");
     assert_eq!(found("o"), "0");
-    let hex = if place.kind == "postgresql" { "encode(b, 'hex')" } else { "lower(hex(b))" };
+    let hex = if place.kind == "postgresql" {
+        "encode(b, 'hex')"
+    } else {
+        "lower(hex(b))"
+    };
     assert_eq!(found(hex), "c3a9");
     assert_eq!(found("r"), "0.1");
     assert!(matches!(found("f").as_str(), "t" | "1"));
@@ -313,12 +364,19 @@ fn check_insert(place: &Place<'_>) {
         let hour = "EXTRACT(HOUR FROM t) * 60 + EXTRACT(MINUTE FROM t)";
         assert_eq!(found(&hour.replace(" t)", &utc(place))), "1420");
     }
-    assert_eq!((place.sql)("SELECT count(*) FROM typed WHERE s IS NULL AND j IS NULL AND f IS NULL"), "1");
+    assert_eq!(
+        (place.sql)("SELECT count(*) FROM typed WHERE s IS NULL AND j IS NULL AND f IS NULL"),
+        "1"
+    );
 }
 
 /// `t` in UTC, whatever the session's zone.
 fn utc(place: &Place<'_>) -> String {
-    if place.kind == "postgresql" { " t AT TIME ZONE 'UTC')".to_owned() } else { " t)".to_owned() }
+    if place.kind == "postgresql" {
+        " t AT TIME ZONE 'UTC')".to_owned()
+    } else {
+        " t)".to_owned()
+    }
 }
 
 /// Keys that the database knows as equal and the sink does not.
@@ -329,9 +387,15 @@ fn check_keys(place: &Place<'_>) {
         "mysql" => ("varchar(9) COLLATE utf8mb4_general_ci", "k", "K"),
         _ => ("TEXT COLLATE NOCASE", "k", "K"),
     };
-    let config = place.config("alike", "alike",
-        r#""columns": {"id": "key", "n": "value.n"}, "key.columns": ["id"]"#);
-    place.make(&config, &format!("CREATE TABLE alike (id {key} PRIMARY KEY, n bigint)"));
+    let config = place.config(
+        "alike",
+        "alike",
+        r#""columns": {"id": "key", "n": "value.n"}, "key.columns": ["id"]"#,
+    );
+    place.make(
+        &config,
+        &format!("CREATE TABLE alike (id {key} PRIMARY KEY, n bigint)"),
+    );
     let mut sink = open(&config);
     let mut apply = |script: &[(&str, &str)]| {
         let entries = script.iter().map(|(key, value)| {
@@ -348,30 +412,54 @@ fn check_keys(place: &Place<'_>) {
     };
     assert_eq!(apply(&[(one, "1"), (other, "2")]), "2");
     assert_eq!(apply(&[(other, "3"), (one, "4"), (other, "-")]), "");
-    assert_eq!(apply(&[(one, "-"), (other, "5"), (one, "-"), (one, "6")]), "6");
+    assert_eq!(
+        apply(&[(one, "-"), (other, "5"), (one, "-"), (one, "6")]),
+        "6"
+    );
 }
 
 fn check_findings(place: &Place<'_>) {
     let faults = |config: &Config| {
         let findings = setup::check(config, None).into_iter();
-        findings.filter(|finding| !finding.ok).map(|finding| finding.what).collect::<Vec<_>>()
+        findings
+            .filter(|finding| !finding.ok)
+            .map(|finding| finding.what)
+            .collect::<Vec<_>>()
     };
     let letters = r#", "dead.letter": "table""#;
     assert_eq!(faults(&place.upsert("well", letters)), Vec::<String>::new());
-    let config = place.config("ill", "ill", r#""columns": {"id": "key", "n": "offset"},
-        "key.columns": ["id"]"#);
-    (place.sql)("CREATE TABLE ill (id varchar(40), n bigint, must int NOT NULL, may int NOT NULL \
-        DEFAULT 1)");
+    let config = place.config(
+        "ill",
+        "ill",
+        r#""columns": {"id": "key", "n": "offset"},
+        "key.columns": ["id"]"#,
+    );
+    (place.sql)(
+        "CREATE TABLE ill (id varchar(40), n bigint, must int NOT NULL, may int NOT NULL \
+        DEFAULT 1)",
+    );
     let found = faults(&config).join("\n");
     assert!(found.contains("not mapped: must"), "{found}");
     assert!(found.contains("no unique index of ill"), "{found}");
-    let none = place.config("none", "nowhere", r#""columns": {"id": "key"}, "mode": "insert""#);
+    let none = place.config(
+        "none",
+        "nowhere",
+        r#""columns": {"id": "key"}, "mode": "insert""#,
+    );
     assert!(faults(&none).join("\n").contains("nowhere is not there"));
-    let wrong = place.config("none", "ill", r#""columns": {"ident": "key"}, "mode": "insert""#);
+    let wrong = place.config(
+        "none",
+        "ill",
+        r#""columns": {"ident": "key"}, "mode": "insert""#,
+    );
     assert!(faults(&wrong).join("\n").contains("ident"));
     // The drafts can be run, twice.
-    let draft = place.config("draft", "draft", r#""columns": {"id": "value.id", "w": "value",
-        "at": "timestamp"}, "key.columns": ["id"], "dead.letter": "table""#);
+    let draft = place.config(
+        "draft",
+        "draft",
+        r#""columns": {"id": "value.id", "w": "value",
+        "at": "timestamp"}, "key.columns": ["id"], "dead.letter": "table""#,
+    );
     let mut statements = setup::ddl(&draft).unwrap();
     statements.push(setup::table_ddl(&draft).unwrap());
     for _ in 0..2 {

@@ -21,7 +21,12 @@ pub struct Broker {
 }
 
 fn binary() -> PathBuf {
-    let built = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/debug/oncelog"));
+    let built = || {
+        PathBuf::from(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../target/debug/oncelog"
+        ))
+    };
     std::env::var_os("ONCELOG_BIN").map_or_else(built, PathBuf::from)
 }
 
@@ -47,14 +52,24 @@ impl Broker {
         let mut command = Command::new(binary());
         command.arg("start").arg("--data-dir").arg(self.home.path());
         let listeners = format!("listeners=PLAINTEXT://{}", self.bootstrap());
-        for setting in [&listeners, "http.listener=", "group.initial.rebalance.delay.ms=0"] {
+        for setting in [
+            &listeners,
+            "http.listener=",
+            "group.initial.rebalance.delay.ms=0",
+        ] {
             command.args(["--set", setting]);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         self.child = Some(command.spawn().expect("the binary is built: cargo build"));
         let consumer: BaseConsumer = self.client().create().unwrap();
         let began = Instant::now();
-        while consumer.fetch_metadata(None, Duration::from_secs(1)).is_err() {
+        while consumer
+            .fetch_metadata(None, Duration::from_secs(1))
+            .is_err()
+        {
             assert!(began.elapsed() < PATIENCE, "the broker does not answer");
         }
     }
@@ -74,7 +89,13 @@ impl Broker {
     }
 
     pub fn topic(&self, name: &str, partitions: u32) {
-        self.oncelog(&["topic", "create", name, "--partitions", &partitions.to_string()]);
+        self.oncelog(&[
+            "topic",
+            "create",
+            name,
+            "--partitions",
+            &partitions.to_string(),
+        ]);
     }
 
     pub fn oncelog(&self, arguments: &[&str]) -> String {
@@ -95,13 +116,20 @@ impl Broker {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
         assert!(child.wait().unwrap().success(), "{arguments:?}");
     }
 
     pub fn producer(&self, more: &[(&str, &str)]) -> Events {
         let mut config = self.client();
-        config.set("enable.idempotence", "true").set("linger.ms", "2");
+        config
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "2");
         for (name, value) in more {
             config.set(*name, *value);
         }
@@ -135,12 +163,18 @@ impl Events {
         for _ in 0..count {
             let n = self.sent;
             let (id, key) = (format!("e{n}"), format!("k{}", n % KEYS));
-            let value = format!("{{\"id\": \"{id}\", \"k\": \"{key}\", \"seq\": {}}}", n / KEYS);
+            let value = format!(
+                "{{\"id\": \"{id}\", \"k\": \"{key}\", \"seq\": {}}}",
+                n / KEYS
+            );
             let headers = OwnedHeaders::new().insert(Header {
                 key: "id",
                 value: Some(&id),
             });
-            let mut record = BaseRecord::to(topic).key(&key).payload(&value).headers(headers);
+            let mut record = BaseRecord::to(topic)
+                .key(&key)
+                .payload(&value)
+                .headers(headers);
             while let Err((_, back)) = self.producer.send(record) {
                 std::thread::sleep(Duration::from_millis(5));
                 record = back;
@@ -163,11 +197,13 @@ impl SinkProcess {
     pub fn start(broker: &Broker, config: &str, failpoint: Option<&str>) -> SinkProcess {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["a_sink_process", "--exact", "--ignored", "--nocapture"]);
-        command.env("SINK_CONFIG", config).env("SINK_BOOTSTRAP", broker.bootstrap());
+        command
+            .env("SINK_CONFIG", config)
+            .env("SINK_BOOTSTRAP", broker.bootstrap());
         if let Some(failpoint) = failpoint {
             command.env("ONCELOG_FAILPOINT", failpoint);
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
         SinkProcess {
             child: command.spawn().unwrap(),
         }
@@ -178,8 +214,21 @@ impl SinkProcess {
         kill_process(pid, signal).unwrap();
     }
 
+    /// SIGSTOP, to all its threads: they have stopped when this returns.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let status = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
+            let status = status.unwrap_or_default();
+            status
+                .rsplit(')')
+                .next()
+                .is_some_and(|rest| rest.trim_start().starts_with('T'))
+        };
+        wait("it has stopped", || {
+            std::fs::read_dir(&tasks).unwrap().all(stopped)
+        });
     }
 
     pub fn resume(&self) {
