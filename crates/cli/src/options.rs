@@ -99,9 +99,15 @@ impl Options {
 
     /// What was given, or else what a file says, or else the default.
     pub fn bootstrap_or(&self, file: Option<&str>) -> String {
+        let given = self.bootstrap_given_or(file);
+        given.unwrap_or_else(|| self.bootstrap_list())
+    }
+
+    /// What was given, or else what a file says.
+    pub fn bootstrap_given_or(&self, file: Option<&str>) -> Option<String> {
         match file {
-            Some(file) if !self.bootstrap_given => file.to_owned(),
-            _ => self.bootstrap_list(),
+            _ if self.bootstrap_given => Some(self.bootstrap_list()),
+            file => file.map(str::to_owned),
         }
     }
 

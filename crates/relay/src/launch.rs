@@ -44,6 +44,23 @@ impl Database {
     }
 }
 
+/// The URL as it may be shown: `***` in the place of a password.
+pub fn without_password(url: &str) -> String {
+    let Some((before, after)) = url.split_once("://") else {
+        return url.to_owned();
+    };
+    // The host begins after the last @ before the path.
+    let authority = after.split(['/', '?']).next().unwrap_or(after);
+    let Some((user, host)) = authority.rsplit_once('@') else {
+        return url.to_owned();
+    };
+    let Some((user, _)) = user.split_once(':') else {
+        return url.to_owned();
+    };
+    let rest = &after[authority.len()..];
+    format!("{before}://{user}:***@{host}{rest}")
+}
+
 /// How the rows are found, and why so.
 pub struct Chosen {
     pub source: Box<dyn Source>,
@@ -131,16 +148,17 @@ pub fn apply(config: &Config) -> Result<(), String> {
 pub fn check(config: &Config) -> Result<Vec<Finding>, String> {
     Ok(match options(config)? {
         Options::Sqlite(options) => sqlite::check(&options),
-        Options::PostgreSql(options) => postgres::check(&options),
+        Options::PostgreSql(options) => match config.capture {
+            Capture::Auto => postgres::check(&options),
+            Capture::Cdc => postgres::check_for(&options, postgres::Way::Cdc),
+            Capture::Polling => postgres::check_for(&options, postgres::Way::Polling),
+        },
         Options::MySql(options) => {
-            let chosen = || match mysql::setup::choose(&options) {
-                Ok((way, _)) => way,
-                Err(_) => mysql::setup::Way::Binlog,
-            };
+            use mysql::setup::{Way, choose};
             let way = match config.capture {
-                Capture::Auto => chosen(),
-                Capture::Cdc => mysql::setup::Way::Binlog,
-                Capture::Polling => mysql::setup::Way::Polling,
+                Capture::Auto => choose(&options).map_or(Way::Binlog, |(way, _)| way),
+                Capture::Cdc => Way::Binlog,
+                Capture::Polling => Way::Polling,
             };
             mysql::setup::check(&options, way)
         }
@@ -222,6 +240,21 @@ pub fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_is_not_shown() {
+        for (url, shown) in [
+            (
+                "postgresql://a:secret@h:1/d?x=y",
+                "postgresql://a:***@h:1/d?x=y",
+            ),
+            ("mysql://a:s@crt@h/d", "mysql://a:***@h/d"),
+            ("postgresql://a@h/d", "postgresql://a@h/d"),
+            ("sqlite:a:b@c", "sqlite:a:b@c"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+    }
 
     #[test]
     fn the_scheme_names_the_database() {

@@ -1,6 +1,6 @@
 //! The rows of one side, from any of the databases, as a stream.
 
-use oncelog_relay::launch::Database;
+use oncelog_relay::launch::{Database, without_password};
 use postgres::fallible_iterator::FallibleIterator;
 
 use super::Row;
@@ -24,7 +24,13 @@ pub fn rows(place: &Place, take: &mut dyn FnMut(Row) -> Result<(), String>) -> R
         Database::PostgreSql(url) => postgresql(&url, place, take),
         Database::MySql(url) => mysql(&url, place, take),
     }
-    .map_err(|error| format!("{} of {}: {error}", place.table, place.database))
+    .map_err(|error| {
+        format!(
+            "{} of {}: {error}",
+            place.table,
+            without_password(&place.database)
+        )
+    })
 }
 
 /// `quote` puts a name in the dialect's quotes, `text` makes a text of an expression.

@@ -11,8 +11,8 @@ use crate::output::print_json;
 /// Compare the events that a database committed with the rows another one holds: lost, duplicated, reordered
 #[derive(ClapArgs, Debug)]
 #[command(after_help = "\
-Both sides are read whole, and the ids of the source are held in memory (about 100 bytes each). Events
-that are still under way count as lost: wait until the relay and the sink have caught up.
+Both sides are read whole, and the ids of the source are held in memory (about 100 bytes each). \
+Events that are still under way count as lost: wait until the relay and the sink have caught up.
 
 Example:
   oncelog audit --source postgresql://shop@localhost/shop --source-table orders \\

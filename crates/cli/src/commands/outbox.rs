@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
 use oncelog_relay::config::Config;
-use oncelog_relay::launch;
+use oncelog_relay::launch::{self, without_password};
 
 use crate::failure::Failure;
 use crate::options::Options;
@@ -85,7 +85,7 @@ fn init(args: &Init) -> Result<()> {
     }
     if args.apply {
         launch::apply(&config).map_err(refused)?;
-        println!("-- applied to {}", config.database);
+        println!("-- applied to {}", without_password(&config.database));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
+use oncelog_relay::launch::without_password;
 use oncelog_sink::setup;
 
 use crate::failure::Failure;
@@ -96,14 +97,17 @@ fn init(args: &Init) -> Result<()> {
     }
     if args.apply {
         setup::execute(config, &statements).map_err(refused)?;
-        println!("-- applied to {}", config.database);
+        println!("-- applied to {}", without_password(&config.database));
     }
     Ok(())
 }
 
 fn check(options: &Options, which: &Which) -> Result<()> {
-    let (config, bootstrap) = find(options, which)?;
-    let found = setup::check(&config, Some(&bootstrap));
+    let pipeline = Pipeline::read(&which.config)?;
+    let config = pipeline.sink(which.name.as_deref())?;
+    // The embedded broker need not run yet.
+    let bootstrap = options.bootstrap_given_or(pipeline.bootstrap.as_deref());
+    let found = setup::check(config, bootstrap.as_deref());
     let found = found.into_iter().map(|one| (one.ok, one.what, one.fix));
     findings(options, found.collect())
 }

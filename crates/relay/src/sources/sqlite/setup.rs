@@ -92,7 +92,7 @@ pub fn check(options: &Options) -> Vec<Finding> {
     let connection = match connect(&options.path) {
         Ok(connection) => connection,
         Err(error) => {
-            let fix = "the application that owns it has to make it first";
+            let fix = "the application that owns it makes it; or `oncelog outbox init --apply` does";
             return vec![Finding::fault(format!("{path} cannot be opened: {error}"), fix)];
         }
     };
