@@ -60,7 +60,7 @@ pub fn run(
     figures: &Figures,
 ) -> Option<Stop> {
     let mut outcome = Outcome::Started;
-    let mut lag_at = Instant::now() + LAG_EVERY;
+    let mut lag_at = Instant::now();
     loop {
         let operation = relay.step(outcome);
         figures.note(relay);
