@@ -21,7 +21,9 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, NoCustomPartitioner, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{
+    BaseRecord, NoCustomPartitioner, Producer, ProducerContext, ThreadedProducer,
+};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::event::Event;
@@ -57,19 +59,28 @@ pub struct Kafka {
     stop: Arc<AtomicBool>,
     producer: Option<ThreadedProducer<Context, NoCustomPartitioner>>,
     message_bytes_max: usize,
+    transaction_timeout: Duration,
+    /// When the transaction that is open was begun.
+    began: Option<Instant>,
 }
 
 impl Kafka {
     /// Errors: a property that librdkafka does not take, in words.
     pub fn new(settings: Settings, stop: Arc<AtomicBool>) -> Result<Kafka, String> {
         let config = producer_config(&settings);
-        config.create_native_config().map_err(|error| error.to_string())?;
-        let message_bytes_max = config.get("message.max.bytes").and_then(|max| max.parse().ok());
+        config
+            .create_native_config()
+            .map_err(|error| error.to_string())?;
+        let number = |key: &str| config.get(key).and_then(|value| value.parse::<u64>().ok());
+        let message_bytes_max = number("message.max.bytes").unwrap_or(1_000_000) as usize;
+        let timeout_ms = number("transaction.timeout.ms").unwrap_or(60_000);
         Ok(Kafka {
             settings,
             stop,
             producer: None,
-            message_bytes_max: message_bytes_max.unwrap_or(1_000_000),
+            message_bytes_max,
+            transaction_timeout: Duration::from_millis(timeout_ms),
+            began: None,
         })
     }
 
@@ -106,7 +117,10 @@ impl Kafka {
             other => (other.rdkafka_error_code(), other.to_string()),
         };
         // A fatal error says only that there was one.
-        let fatal = self.producer.as_ref().and_then(|producer| producer.client().fatal_error());
+        let fatal = self
+            .producer
+            .as_ref()
+            .and_then(|producer| producer.client().fatal_error());
         let (code, fatal) = match fatal {
             Some((code, reason)) => {
                 text = reason;
@@ -114,7 +128,14 @@ impl Kafka {
             }
             None => (code, false),
         };
+        // Beyond its timeout the coordinator ends a transaction, and fences with that.
+        let too_long = |began: Instant| began.elapsed() >= self.transaction_timeout;
         match code.map(meaning) {
+            Some(Meaning::Fenced) if self.began.is_some_and(too_long) => {
+                TopicsError::Lost(format!(
+                    "the transaction was open for longer than transaction.timeout.ms, and was aborted: {text}"
+                ))
+            }
             Some(Meaning::Fenced) => TopicsError::Fenced(format!(
                 "another producer has taken over the transactional id {}: {text}. Two instances of \
                  this relay run, or one was started again while the old one still ran",
@@ -198,7 +219,9 @@ impl Kafka {
             .set("auto.offset.reset", "earliest")
             .set("allow.auto.create.topics", "false")
             .set("isolation.level", isolation);
-        config.create().map_err(|error: KafkaError| TopicsError::Refused(error.to_string()))
+        config
+            .create()
+            .map_err(|error: KafkaError| TopicsError::Refused(error.to_string()))
     }
 
     fn make_progress_topic(&self) -> Result<(), TopicsError> {
@@ -237,7 +260,10 @@ impl Kafka {
         let lost = |error: KafkaError| TopicsError::Lost(error.to_string());
         let topic = &self.settings.progress_topic;
         let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(lost)?;
-        let topic = metadata.topics().iter().find(|found| found.name() == topic.as_str());
+        let topic = metadata
+            .topics()
+            .iter()
+            .find(|found| found.name() == topic.as_str());
         Ok(topic.map_or(0, |topic| topic.partitions().len()))
     }
 
@@ -264,7 +290,9 @@ impl Kafka {
                 made = true;
             } else if Instant::now() > deadline || self.stop.load(Ordering::Relaxed) {
                 let topic = &self.settings.progress_topic;
-                return Err(TopicsError::Lost(format!("topic {topic} was created and is not seen")));
+                return Err(TopicsError::Lost(format!(
+                    "topic {topic} was created and is not seen"
+                )));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -272,12 +300,18 @@ impl Kafka {
 
     /// The last committed record from `from` to the last stable offset; it has no record where all
     /// that is there are markers and aborted ones.
-    fn last_from(&self, consumer: &BaseConsumer, from: i64) -> Result<Option<Progress>, TopicsError> {
+    fn last_from(
+        &self,
+        consumer: &BaseConsumer,
+        from: i64,
+    ) -> Result<Option<Progress>, TopicsError> {
         let lost = |error: KafkaError| TopicsError::Lost(error.to_string());
         let mut assignment = TopicPartitionList::new();
         let (topic, shard) = (&self.settings.progress_topic, self.settings.shard);
         let added = assignment.add_partition_offset(topic, shard, Offset::Offset(from));
-        added.and_then(|()| consumer.assign(&assignment)).map_err(lost)?;
+        added
+            .and_then(|()| consumer.assign(&assignment))
+            .map_err(lost)?;
         let deadline = Instant::now() + ANSWER;
         let mut last = None;
         loop {
@@ -294,7 +328,9 @@ impl Kafka {
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(last),
                 Some(Err(error)) => return Err(lost(error)),
                 None if Instant::now() > deadline => {
-                    return Err(TopicsError::Lost(format!("{topic} was not read to its end in time")));
+                    return Err(TopicsError::Lost(format!(
+                        "{topic} was not read to its end in time"
+                    )));
                 }
                 None if self.stop.load(Ordering::Relaxed) => {
                     return Err(TopicsError::Lost("stopped".to_owned()));
@@ -308,6 +344,7 @@ impl Kafka {
 impl Topics for Kafka {
     fn init(&mut self) -> Result<(), TopicsError> {
         self.producer = None;
+        self.began = None;
         let config = producer_config(&self.settings);
         let created = config.create_with_context(Context::default());
         self.producer = Some(created.map_err(|error| TopicsError::Refused(error.to_string()))?);
@@ -322,10 +359,17 @@ impl Topics for Kafka {
         let uncommitted = self.consumer("read_uncommitted")?;
         self.check_progress_topic(&uncommitted)?;
         let (topic, shard) = (&self.settings.progress_topic, self.settings.shard);
-        let (start, end) = uncommitted.fetch_watermarks(topic, shard, ANSWER).map_err(lost)?;
+        let (start, end) = uncommitted
+            .fetch_watermarks(topic, shard, ANSWER)
+            .map_err(lost)?;
         let consumer = self.consumer("read_committed")?;
         let deadline = Instant::now() + ANSWER;
-        while consumer.fetch_watermarks(topic, shard, ANSWER).map_err(lost)?.1 < end {
+        while consumer
+            .fetch_watermarks(topic, shard, ANSWER)
+            .map_err(lost)?
+            .1
+            < end
+        {
             if Instant::now() > deadline || self.stop.load(Ordering::Relaxed) {
                 return Err(TopicsError::Lost(format!(
                     "an open transaction in {topic}-{shard} is not this relay's; `oncelog txn \
@@ -348,7 +392,11 @@ impl Topics for Kafka {
         self.last_from(&consumer, start)
     }
 
-    fn publish(&mut self, events: &[Event], progress: Option<&Progress>) -> Result<(), TopicsError> {
+    fn publish(
+        &mut self,
+        events: &[Event],
+        progress: Option<&Progress>,
+    ) -> Result<(), TopicsError> {
         // Before anything is sent: none of the events may overtake one that is left out.
         let too_large = |event: &Event| size(event) > self.message_bytes_max;
         if let Some(index) = events.iter().position(too_large) {
@@ -358,11 +406,14 @@ impl Topics for Kafka {
                 reason: format!("{bytes} bytes are more than message.max.bytes={max} allows"),
             });
         }
-        let producer = self.producer();
         if self.exactly_once() {
-            producer.begin_transaction().map_err(|error| self.failed(&error))?;
+            self.began = Some(Instant::now());
+            let producer = self.producer();
+            producer
+                .begin_transaction()
+                .map_err(|error| self.failed(&error))?;
         }
-        let deliveries = &producer.context().deliveries;
+        let deliveries = &self.producer().context().deliveries;
         deliveries.expect(events.len() + usize::from(progress.is_some()));
         for (index, event) in events.iter().enumerate() {
             self.send(index, event)?;
@@ -374,18 +425,28 @@ impl Topics for Kafka {
     }
 
     fn commit(&mut self) -> Result<(), TopicsError> {
-        self.patiently(|producer| producer.commit_transaction(SLICE))
+        self.patiently(|producer| producer.commit_transaction(SLICE))?;
+        self.began = None;
+        Ok(())
     }
 
     fn abort(&mut self) -> Result<(), TopicsError> {
-        self.patiently(|producer| producer.abort_transaction(SLICE))
+        // What was rejected before it was sent has begun none.
+        if self.began.is_some() {
+            self.patiently(|producer| producer.abort_transaction(SLICE))?;
+            self.began = None;
+        }
+        Ok(())
     }
 }
 
 /// At least as many bytes as the record takes, by the client's own count.
 fn size(event: &Event) -> usize {
     let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-    let headers = event.headers.iter().map(|(name, value)| name.len() + length(value) + 10);
+    let headers = event
+        .headers
+        .iter()
+        .map(|(name, value)| name.len() + length(value) + 10);
     length(&event.key) + length(&event.value) + headers.sum::<usize>() + RECORD_OVERHEAD_BYTES
 }
 
@@ -395,7 +456,9 @@ fn base_config(settings: &Settings) -> ClientConfig {
     config.set_log_level(RDKafkaLogLevel::Info);
     config.set("bootstrap.servers", &settings.bootstrap);
     // A broker that comes back is found soon.
-    config.set("reconnect.backoff.ms", "10").set("reconnect.backoff.max.ms", "500");
+    config
+        .set("reconnect.backoff.ms", "10")
+        .set("reconnect.backoff.max.ms", "500");
     for (key, value) in &settings.properties {
         config.set(key, value);
     }
@@ -493,7 +556,9 @@ impl ProducerContext for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
         let failure = result.as_ref().err();
         let code = failure.map(|(error, _)| {
-            error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)
+            error
+                .rdkafka_error_code()
+                .unwrap_or(RDKafkaErrorCode::Unknown)
         });
         self.deliveries.note(code, index);
     }
@@ -559,7 +624,9 @@ impl Deliveries {
             if stop.load(Ordering::Relaxed) || Instant::now() > deadline {
                 let count = state.outstanding;
                 state.outstanding = 0;
-                return Err(TopicsError::Lost(format!("{count} records were not acknowledged")));
+                return Err(TopicsError::Lost(format!(
+                    "{count} records were not acknowledged"
+                )));
             }
             let waited = self.done.wait_timeout(state, SLICE);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
