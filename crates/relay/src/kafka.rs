@@ -146,7 +146,7 @@ impl Kafka {
         }
     }
 
-    fn send(&self, index: usize, event: &Event) -> Result<(), TopicsError> {
+    fn send(&self, tag: usize, event: &Event) -> Result<(), TopicsError> {
         let mut headers = OwnedHeaders::new_with_capacity(event.headers.len());
         for (key, value) in &event.headers {
             headers = headers.insert(Header {
@@ -155,7 +155,7 @@ impl Kafka {
             });
         }
         let mut record: BaseRecord<'_, [u8], [u8], usize> =
-            BaseRecord::with_opaque_to(&event.topic, index).headers(headers);
+            BaseRecord::with_opaque_to(&event.topic, tag).headers(headers);
         record.partition = event.partition;
         record.key = event.key.as_deref();
         record.payload = event.value.as_deref();
@@ -163,10 +163,10 @@ impl Kafka {
         self.enqueue(record)
     }
 
-    fn send_progress(&self, index: usize, progress: &Progress) -> Result<(), TopicsError> {
+    fn send_progress(&self, tag: usize, progress: &Progress) -> Result<(), TopicsError> {
         let value = progress.encode();
         let key = self.settings.transactional_id.as_bytes();
-        let record = BaseRecord::with_opaque_to(&self.settings.progress_topic, index)
+        let record = BaseRecord::with_opaque_to(&self.settings.progress_topic, tag)
             .partition(self.settings.shard)
             .key(key)
             .payload(value.as_slice());
@@ -177,7 +177,7 @@ impl Kafka {
         let producer = self.producer();
         let deadline = Instant::now() + ANSWER;
         loop {
-            let index = record.delivery_opaque;
+            let index = record.delivery_opaque & INDEX_MAX;
             let (error, back) = match producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,
@@ -196,6 +196,18 @@ impl Kafka {
                 _ => return Err(self.failed(&error)),
             }
         }
+    }
+
+    fn send_all(&self, events: &[Event], progress: Option<&Progress>) -> Result<(), TopicsError> {
+        let deliveries = &self.producer().context().deliveries;
+        let batch = deliveries.expect(events.len() + usize::from(progress.is_some()));
+        for (index, event) in events.iter().enumerate() {
+            self.send(tag(batch, index), event)?;
+        }
+        if let Some(progress) = progress {
+            self.send_progress(tag(batch, events.len()), progress)?;
+        }
+        self.delivered(deliveries)
     }
 
     fn delivered(&self, deliveries: &Deliveries) -> Result<(), TopicsError> {
@@ -413,15 +425,15 @@ impl Topics for Kafka {
                 .begin_transaction()
                 .map_err(|error| self.failed(&error))?;
         }
-        let deliveries = &self.producer().context().deliveries;
-        deliveries.expect(events.len() + usize::from(progress.is_some()));
-        for (index, event) in events.iter().enumerate() {
-            self.send(index, event)?;
+        match self.send_all(events, progress) {
+            // Others of the batch may have been sent, and at most once nothing is sent again.
+            Err(TopicsError::Rejected { reason, .. })
+                if self.settings.delivery == Delivery::AtMostOnce =>
+            {
+                Err(TopicsError::Lost(reason))
+            }
+            outcome => outcome,
         }
-        if let Some(progress) = progress {
-            self.send_progress(events.len(), progress)?;
-        }
-        self.delivered(deliveries)
     }
 
     fn commit(&mut self) -> Result<(), TopicsError> {
@@ -550,18 +562,27 @@ impl ClientContext for Context {
 }
 
 impl ProducerContext for Context {
-    /// The event's index in its batch.
+    /// Which batch, and the event's index in it: [`tag`].
     type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, tag: usize) {
         let failure = result.as_ref().err();
         let code = failure.map(|(error, _)| {
             error
                 .rdkafka_error_code()
                 .unwrap_or(RDKafkaErrorCode::Unknown)
         });
-        self.deliveries.note(code, index);
+        self.deliveries.note(code, tag);
     }
+}
+
+/// Of an event's index in its tag; what is left is the batch's number.
+const INDEX_BITS: u32 = 24;
+const INDEX_MAX: usize = (1 << INDEX_BITS) - 1;
+
+fn tag(batch: usize, index: usize) -> usize {
+    assert!(index <= INDEX_MAX, "a batch has fewer events");
+    (batch << INDEX_BITS) | index
 }
 
 /// The outcome of the batch under way.
@@ -573,23 +594,28 @@ struct Deliveries {
 
 #[derive(Default)]
 struct Awaited {
+    /// Its number; late news of the one before, which was given up, has another.
+    batch: usize,
     outstanding: usize,
     failure: Option<(RDKafkaErrorCode, Option<usize>)>,
 }
 
 impl Deliveries {
-    fn expect(&self, count: usize) {
+    /// Returns the batch's number.
+    fn expect(&self, count: usize) -> usize {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state = Awaited {
+            batch: state.batch + 1,
             outstanding: count,
             failure: None,
         };
+        state.batch
     }
 
-    fn note(&self, code: Option<RDKafkaErrorCode>, index: usize) {
+    fn note(&self, code: Option<RDKafkaErrorCode>, tag: usize) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        // Late news of a batch that was given up.
-        if state.outstanding == 0 {
+        let index = tag & INDEX_MAX;
+        if state.outstanding == 0 || tag >> INDEX_BITS != state.batch {
             return;
         }
         state.outstanding -= 1;
@@ -632,5 +658,48 @@ impl Deliveries {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         Ok(state.failure.take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_news_of_a_batch_that_was_given_up_counts_for_nothing() {
+        let deliveries = Deliveries::default();
+        let stop = AtomicBool::new(false);
+        let first = deliveries.expect(2);
+        deliveries.note(None, tag(first, 0));
+        let second = deliveries.expect(2);
+        deliveries.note(Some(RDKafkaErrorCode::PurgeQueue), tag(first, 1));
+        deliveries.note(None, tag(second, 0));
+        assert_eq!(deliveries.state.lock().unwrap().outstanding, 1);
+        deliveries.note(None, tag(second, 1));
+        assert_eq!(deliveries.wait(&stop), Ok(None));
+    }
+
+    #[test]
+    fn the_event_to_blame_is_named_only_where_it_is_known() {
+        use RDKafkaErrorCode::{MessageSizeTooLarge, PurgeQueue};
+        let outcome = |codes: &[Option<RDKafkaErrorCode>]| {
+            let deliveries = Deliveries::default();
+            let batch = deliveries.expect(codes.len());
+            for (index, code) in codes.iter().enumerate() {
+                deliveries.note(*code, tag(batch, index));
+            }
+            deliveries.wait(&AtomicBool::new(false)).unwrap()
+        };
+        let large = Some(MessageSizeTooLarge);
+        assert_eq!(outcome(&[None, None]), None);
+        assert_eq!(
+            outcome(&[None, large, Some(PurgeQueue)]),
+            Some((MessageSizeTooLarge, Some(1)))
+        );
+        assert_eq!(
+            outcome(&[Some(PurgeQueue), large]),
+            Some((MessageSizeTooLarge, Some(1)))
+        );
+        assert_eq!(outcome(&[large, large]), Some((MessageSizeTooLarge, None)));
     }
 }

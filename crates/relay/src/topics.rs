@@ -34,8 +34,9 @@ pub trait Topics: Send {
     fn progress(&mut self) -> Result<Option<Progress>, TopicsError>;
 
     /// Sends the events in order and waits until each is acknowledged (as far as the guarantee has
-    /// acknowledgements). With `progress`: both in one transaction, which is begun here.
-    fn publish(&mut self, events: &[Event], progress: Option<&Progress>) -> Result<(), TopicsError>;
+    /// acknowledgements). At most once, nothing has been sent where [`TopicsError::Rejected`] comes back. With `progress`: both in one transaction, which is begun here.
+    fn publish(&mut self, events: &[Event], progress: Option<&Progress>)
+    -> Result<(), TopicsError>;
 
     /// Ends the transaction of the last [`Topics::publish`].
     fn commit(&mut self) -> Result<(), TopicsError>;
