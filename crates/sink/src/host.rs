@@ -108,7 +108,7 @@ const SLICE: Duration = Duration::from_millis(50);
 /// Runs until `stop` is set, or until the sink itself stops. `bootstrap`: where the cluster is, unless
 /// the sink's own properties say otherwise.
 ///
-/// A stop leaves things as a crash would, only sooner: there is nothing to be lost.
+/// A stop comes between two batches, and leaves the group.
 pub fn run(
     config: &Config,
     bootstrap: &str,
@@ -136,7 +136,8 @@ pub fn drive(
     loop {
         let operation = sink.step(outcome);
         figures.note(&sink);
-        if stop.load(Ordering::Relaxed) {
+        let failing = matches!(operation, Operation::Wait(_));
+        if stop.load(Ordering::Relaxed) && (failing || sink.may_stop()) {
             return Ok(());
         }
         if let Operation::Poll(..) = operation

@@ -239,8 +239,8 @@ impl Records for Kafka {
         }
         let mut config = self.config.clone();
         config.set("enable.partition.eof", "true");
-        let reader: BaseConsumer = config
-            .create()
+        let reader: BaseConsumer<Context> = config
+            .create_with_context(Context::default())
             .map_err(|error| RecordsError::Lost(error.to_string()))?;
         let mut empty = Vec::new();
         for (place, end) in behind {
@@ -310,7 +310,7 @@ impl Drop for Kafka {
 }
 
 /// Whether a reader from this place on comes to the end without a record.
-fn has_no_record(reader: &BaseConsumer, place: &Place) -> Result<bool, RecordsError> {
+fn has_no_record(reader: &BaseConsumer<Context>, place: &Place) -> Result<bool, RecordsError> {
     let lost = |error: KafkaError| RecordsError::Lost(error.to_string());
     reader
         .assign(&list(std::slice::from_ref(place))?)
@@ -449,7 +449,9 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::info!(target: "librdkafka", %error, "{reason}");
+        if !matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
+            tracing::info!(target: "librdkafka", %error, "{reason}");
+        }
     }
 }
 

@@ -340,6 +340,7 @@ fn check_unique(config: &Config, table: &Table, database: Database, findings: &m
         .iter()
         .partition(|unique| sorted(unique) == key);
     let (name, keys) = (&config.table, config.key_columns.join(", "));
+    let mapped = |unique: &&Vec<String>| unique.iter().all(|c| config.columns.contains_key(c));
     if config.mode == Mode::Upsert {
         findings.push(match same.is_empty() {
             false => Finding::well(format!("a unique index is over key.columns ({keys})")),
@@ -348,7 +349,9 @@ fn check_unique(config: &Config, table: &Table, database: Database, findings: &m
                 format!("CREATE UNIQUE INDEX ON {name} ({keys}), or make it the primary key"),
             ),
         });
-        if let (Database::MySql, Some(other)) = (database, other.first()) {
+        // A column that is not mapped never has the value of another row.
+        let other = other.into_iter().find(mapped);
+        if let (Database::MySql, Some(other)) = (database, other) {
             findings.push(Finding::fault(
                 format!(
                     "{name} has another unique index, over ({}): ON DUPLICATE KEY UPDATE would take a \
@@ -360,7 +363,6 @@ fn check_unique(config: &Config, table: &Table, database: Database, findings: &m
         }
         return;
     }
-    let mapped = |unique: &&Vec<String>| unique.iter().all(|c| config.columns.contains_key(c));
     if config.delivery == Delivery::AtLeastOnce
         && let Some(unique) = table.unique.iter().find(mapped)
     {

@@ -202,6 +202,12 @@ impl Sink {
         self.trouble.as_deref()
     }
 
+    /// Whether an end now is one without loss (at most once) and without repetition (at least once).
+    pub fn may_stop(&self) -> bool {
+        let given_up = self.at_most_once() && self.committed && self.done < self.batch.len();
+        self.to_commit.is_empty() && !given_up
+    }
+
     /// How many partitions are this instance's.
     pub fn partitions(&self) -> usize {
         self.held.len()

@@ -584,3 +584,27 @@ fn another_cluster_is_refused() {
     assert_eq!(crate::target::other_cluster(&tp(0), "", other), None);
     assert_eq!(crate::target::other_cluster(&tp(0), known, ""), None);
 }
+
+#[test]
+fn a_stop_comes_where_it_costs_nothing() {
+    let mut sink = begun(AT_LEAST, "");
+    check(
+        &mut sink,
+        vec![(Outcome::Poll(Ok(records("0@5"))), "apply 5;")],
+    );
+    assert!(sink.may_stop());
+    check(&mut sink, vec![(applied(), "commit 0@6")]);
+    assert!(!sink.may_stop());
+    check(&mut sink, vec![(Outcome::Commit(Ok(())), "poll")]);
+    assert!(sink.may_stop());
+    let mut sink = begun(AT_MOST, "");
+    check(
+        &mut sink,
+        vec![(Outcome::Poll(Ok(records("0@5"))), "commit 0@6")],
+    );
+    assert!(sink.may_stop());
+    check(&mut sink, vec![(Outcome::Commit(Ok(())), "apply 5;")]);
+    assert!(!sink.may_stop());
+    check(&mut sink, vec![(applied(), "poll")]);
+    assert!(sink.may_stop());
+}

@@ -76,6 +76,14 @@ pub struct Move {
     pub to: i64,
 }
 
+impl Move {
+    /// Whether the partition's row in the database is as this instance left it. The databases say it in
+    /// SQL, in the WHERE of their UPDATE; `sim` runs it from here.
+    pub fn fits(&self, epoch: i64, next_offset: i64) -> bool {
+        self.epoch == epoch && self.from == next_offset
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     Change(Change),

@@ -11,6 +11,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cluster::{Broker, Events, KEYS, SinkProcess, wait};
+use databases::mariadb::MariaDb;
+use databases::postgresql::PostgreSql;
 use oncelog_sink::config::Config;
 use oncelog_sink::host::{self, Figures};
 use oncelog_sink::setup;
@@ -453,4 +455,85 @@ fn poison_halts_or_goes_to_the_dead_letters() {
     let letters = "SELECT count(*) FROM oncelog_dead_letter WHERE payload = 'no json' \
         AND record_offset = 150";
     assert_eq!(place.number(letters), 1);
+}
+
+/// The database itself is killed, again and again, and whatever was under way then is unknown.
+fn check_killed_database(
+    url: &str,
+    table: &str,
+    sql: &dyn Fn(&str) -> String,
+    kill: &mut dyn FnMut(),
+    start: &mut dyn FnMut(),
+) {
+    let broker = Broker::start();
+    broker.topic("t", 3);
+    let config = format!(
+        r#"{{"name": "s", "topics": ["t"], "database": "{url}", "table": "events", "mode": "insert",
+        "batch.max.rows": 100, "inbox": false,
+        "columns": {{"id": "value.id", "k": "key", "seq": "value.seq"}}}}"#
+    );
+    let parsed: Config = serde_json::from_str(&config).unwrap();
+    let mut statements = setup::ddl(&parsed).unwrap();
+    statements.push(table.to_owned());
+    setup::execute(&parsed, &statements).unwrap();
+    let mut sink = run(&broker, &config);
+    let mut events = broker.producer(&[]);
+    for _ in 0..4 {
+        let applied = sink.figures.applied.load(Ordering::Relaxed);
+        events.send("t", 3_000);
+        wait("some are applied", || {
+            sink.figures.applied.load(Ordering::Relaxed) > applied + 300
+        });
+        kill();
+        start();
+    }
+    events.flush();
+    let distinct = || {
+        sql("SELECT count(DISTINCT id) FROM events")
+            .parse::<u64>()
+            .unwrap()
+    };
+    wait("all events have come", || distinct() >= events.sent);
+    sink.end().unwrap();
+    assert_eq!(sql("SELECT count(*) FROM events"), events.sent.to_string());
+    let reordered = sql(
+        "SELECT count(*) FROM (SELECT seq - lag(seq, 1) OVER (PARTITION BY k ORDER BY n) AS step \
+         FROM events) AS steps WHERE step < 0",
+    );
+    assert_eq!(reordered, "0");
+    assert!(sink.figures.restarts.load(Ordering::Relaxed) >= 4);
+    assert_eq!(
+        sink.figures.rebalances.load(Ordering::Relaxed),
+        1,
+        "it stayed in its group"
+    );
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and the oncelog binary; cargo xtask test runs it"]
+fn a_killed_postgresql_costs_nothing() {
+    let server = std::cell::RefCell::new(PostgreSql::start().unwrap());
+    let url = server.borrow().url();
+    check_killed_database(
+        &url,
+        "CREATE TABLE events (n bigserial, id text, k text, seq bigint)",
+        &|text| server.borrow().sql(text).unwrap(),
+        &mut || server.borrow_mut().kill().unwrap(),
+        &mut || server.borrow_mut().restart().unwrap(),
+    );
+}
+
+#[test]
+#[ignore = "needs MariaDB and the oncelog binary; cargo xtask test runs it"]
+fn a_killed_mariadb_costs_nothing() {
+    let server = std::cell::RefCell::new(MariaDb::start().unwrap());
+    let url = server.borrow().url();
+    check_killed_database(
+        &url,
+        "CREATE TABLE events (n bigint AUTO_INCREMENT PRIMARY KEY, id varchar(20), k varchar(20), \
+         seq bigint)",
+        &|text| server.borrow().sql(text).unwrap(),
+        &mut || server.borrow_mut().kill().unwrap(),
+        &mut || server.borrow_mut().restart().unwrap(),
+    );
 }

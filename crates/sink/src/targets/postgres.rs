@@ -35,6 +35,11 @@ use crate::targets::Database;
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// A server that does not answer is gone.
 const SILENCE: Duration = Duration::from_secs(30);
+/// Timestamps without a zone are in UTC. The server ends what a client has left that is gone or paused:
+/// its locks would hold up whoever claims the partitions.
+const SESSION: &str = "SET TimeZone = 'UTC'; SET tcp_keepalives_idle = 30; \
+    SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; \
+    SET idle_in_transaction_session_timeout = '60s'";
 const PRUNE_ROWS: i64 = 5_000;
 const PRUNE_ROUNDS: usize = 10;
 
@@ -88,9 +93,8 @@ pub(crate) fn server(url: &str, sink: &str) -> Result<postgres::Config, String> 
 
 pub(crate) fn connect(server: &postgres::Config) -> Result<Client, TargetError> {
     let mut client = server.connect(NoTls).map_err(|error| failed(&error))?;
-    // Timestamps without a zone are in UTC.
     client
-        .batch_execute("SET TimeZone = 'UTC'")
+        .batch_execute(SESSION)
         .map_err(|error| failed(&error))?;
     Ok(client)
 }
@@ -590,8 +594,9 @@ fn meaning(answer: &DbError, text: String) -> TargetError {
     let code = answer.code().code();
     match code {
         "40001" | "40P01" | "55P03" | "57014" => return TargetError::Again(text),
-        // A standby was promoted, or is not yet.
-        "25006" => return TargetError::Lost(text),
+        // A standby was promoted, or is not yet; a table was changed under a prepared statement.
+        "25006" | "26000" => return TargetError::Lost(text),
+        "0A000" if text.contains("cached plan") => return TargetError::Lost(text),
         // A row of an index that is too large for it; a trigger that raises an exception.
         "54000" | "P0001" => {
             return TargetError::Rejected {

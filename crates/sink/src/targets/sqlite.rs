@@ -3,8 +3,11 @@
 //! Rows are applied one by one, with prepared statements: there is no server to save a round trip to,
 //! and a row that is refused is known at once.
 //!
-//! Non-obvious: `synchronous=FULL`, so that COMMIT means that it is on disk, also to those who read the
-//! group's offsets; one sync for a batch of thousands costs little.
+//! Non-obvious:
+//! - `synchronous=FULL`, so that COMMIT means that it is on disk, also to those who read the group's
+//!   offsets; one sync for a batch of thousands costs little.
+//! - An instance that is paused in the middle of a transaction keeps the file locked as long: no other
+//!   can take over, and none can do harm.
 
 use std::time::Duration;
 
@@ -26,6 +29,14 @@ use crate::targets::Database;
 /// Rows that are pruned in one transaction, and how many of these at a time.
 const PRUNE_ROWS: u64 = 5_000;
 const PRUNE_ROUNDS: usize = 10;
+/// Event ids have no order, so that a batch touches about as many pages of the inbox as it has rows: 64 MB
+/// of them stay in memory, and go from the log to the file when there are 64 MB to go, not at each batch.
+const PRAGMAS: [(&str, &str); 4] = [
+    ("journal_mode", "WAL"),
+    ("synchronous", "FULL"),
+    ("cache_size", "-65536"),
+    ("wal_autocheckpoint", "16384"),
+];
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 pub struct Sqlite {
@@ -93,7 +104,7 @@ pub(crate) fn connect(path: &str, create: bool) -> Result<Connection, TargetErro
     connection
         .busy_timeout(BUSY_WAIT)
         .map_err(|error| failed(&error))?;
-    for (pragma, value) in [("journal_mode", "WAL"), ("synchronous", "FULL")] {
+    for (pragma, value) in PRAGMAS {
         let set = connection.pragma_update(None, pragma, value);
         set.map_err(|error| failed(&error))?;
     }
