@@ -379,8 +379,8 @@ fn follow(options: &Options, done: &AtomicBool) -> Vec<OutboxRow> {
             source = Polling::new(options.clone());
             source.open(progress.as_ref(), true).unwrap();
         }
-        let limit = Limit { rows: 7, ..LIMIT };
-        let rows = source.read(limit, Duration::from_millis(5)).unwrap().rows;
+        // Enough to keep up with the writers: who lags behind sees all in its order.
+        let rows = source.read(LIMIT, Duration::from_millis(5)).unwrap().rows;
         let Some(last) = rows.last() else {
             if was_done {
                 break;
