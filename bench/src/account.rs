@@ -49,19 +49,25 @@ impl Process {
     }
 
     pub fn resident_bytes(self) -> Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that it has had at any time.
+    pub fn resident_max_bytes(self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(self, name: &str) -> Result<u64> {
         let status = self.read("status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        Ok(kib
-            .context("no VmRSS in /proc/PID/status")?
-            .trim()
-            .parse::<u64>()?
-            * 1024)
+        let kib = kib.with_context(|| format!("no {name} in /proc/PID/status"))?;
+        Ok(kib.trim().parse::<u64>()? * 1024)
     }
 
     fn read(self, file: &str) -> Result<String> {
         let path = format!("/proc/{}/{file}", self.0);
         std::fs::read_to_string(&path)
-            .with_context(|| format!("{path}: does the broker still run?"))
+            .with_context(|| format!("{path}: does the process still run?"))
     }
 }

@@ -23,6 +23,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
 const LATEST: i64 = -1;
 
+/// Levels of isolation.
+const READ_UNCOMMITTED: i8 = 0;
+const READ_COMMITTED: i8 = 1;
+
 #[derive(clap::Args)]
 pub struct Delete {
     /// The broker's address.
@@ -133,6 +137,15 @@ impl Broker {
 
     /// The end of every partition of a topic, in their order.
     pub fn ends(&mut self, name: &str, partitions: i32) -> Result<Vec<i64>> {
+        self.ends_at(name, partitions, READ_UNCOMMITTED)
+    }
+
+    /// The same for those who read what is committed.
+    pub fn stable_ends(&mut self, name: &str, partitions: i32) -> Result<Vec<i64>> {
+        self.ends_at(name, partitions, READ_COMMITTED)
+    }
+
+    fn ends_at(&mut self, name: &str, partitions: i32, isolation: i8) -> Result<Vec<i64>> {
         let asked = (0..partitions).map(|index| list_offsets_request::ListOffsetsPartition {
             partition_index: index,
             timestamp: LATEST,
@@ -140,6 +153,7 @@ impl Broker {
         });
         let request = ListOffsetsRequest {
             replica_id: -1,
+            isolation_level: isolation,
             topics: vec![list_offsets_request::ListOffsetsTopic {
                 name: name.to_owned(),
                 partitions: asked.collect(),

@@ -15,6 +15,7 @@ mod floor;
 mod groups;
 mod latency;
 mod partitions;
+mod pipeline;
 mod start;
 mod throughput;
 mod transactions;
@@ -52,6 +53,18 @@ enum Command {
     Account(account::Args),
     /// Delete a topic.
     Delete(broker::Delete),
+    /// A loop that reads, processes and writes: what exactly once costs it.
+    EosLoop(pipeline::eos_loop::Args),
+    /// A relay: how fast it publishes what waits for it, and when it begins to.
+    RelayDrain(pipeline::drain::Args),
+    /// A relay: from the commit in the database to the reader of committed events.
+    RelayLatency(pipeline::latency::Args),
+    /// A relay: its memory while one large transaction passes through it.
+    RelayLarge(pipeline::large::Args),
+    /// A sink: how fast it makes rows of a topic that is full.
+    SinkApply(pipeline::apply::Args),
+    /// A relay: what it takes from those who write to the database.
+    OutboxTax(pipeline::tax::Args),
     /// Run the floor: a stub that keeps no promise, to show what a machine and a client leave room for.
     Floor(floor::Args),
 }
@@ -84,6 +97,12 @@ fn run(command: &Command) -> Result<Figures> {
         Command::Recovered(args) => start::recovered(args),
         Command::Account(args) => account::run(args),
         Command::Delete(args) => broker::delete(args),
+        Command::EosLoop(args) => pipeline::eos_loop::run(args),
+        Command::RelayDrain(args) => pipeline::drain::run(args),
+        Command::RelayLatency(args) => pipeline::latency::run(args),
+        Command::RelayLarge(args) => pipeline::large::run(args),
+        Command::SinkApply(args) => pipeline::apply::run(args),
+        Command::OutboxTax(args) => pipeline::tax::run(args),
         Command::Floor(args) => floor::run(args).map(|()| Figures::default()),
     }
 }

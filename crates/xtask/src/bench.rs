@@ -11,6 +11,7 @@ mod client;
 mod outcome;
 mod own;
 mod page;
+mod pipeline;
 mod plot;
 mod probe;
 mod report;
@@ -27,8 +28,9 @@ use anyhow::{Context, Result, ensure};
 use outcome::{Measured, Outcome};
 use probe::{Figures, Tools};
 use row::{Measure, Row, STAGES, Stage};
-use rows::ROWS;
 use system::{Binaries, Broker, System, bench_dir};
+
+use crate::toolbox::{self, Missing};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -57,9 +59,11 @@ impl Args {
         if self.quick { 2 } else { self.pairs }
     }
 
-    /// Whether it is a run that docs/performance.md can be made of.
-    fn is_whole(&self) -> bool {
-        self.rows.is_empty() && self.only.is_empty() && !self.quick
+    /// Whether it is a run that a page with these rows can be made of.
+    fn is_whole(&self, of: &[Row]) -> bool {
+        let wanted = |row: &Row| row.numbers.iter().any(|number| self.rows.contains(number));
+        let rows = self.rows.is_empty() || of.iter().all(wanted);
+        rows && self.only.is_empty() && !self.quick
     }
 
     fn seconds(&self) -> f64 {
@@ -81,9 +85,14 @@ const WARM_SECONDS: f64 = 3.0;
 /// The first run of a row, which does not count.
 const DROPPED_SECONDS: f64 = 1.0;
 
+/// In the order of their numbers, but for what is on another page.
+fn all_rows() -> impl Iterator<Item = &'static Row> {
+    rows::ROWS.iter().chain(pipeline::ROWS)
+}
+
 pub fn run(args: &Args) -> Result<()> {
     if args.list {
-        for row in ROWS {
+        for row in all_rows() {
             println!("{:<4} {} ({})", row.id(), row.title, row.mode());
         }
         return Ok(());
@@ -102,8 +111,19 @@ pub fn run(args: &Args) -> Result<()> {
 /// Whether the harness works: a few short measurements without Kafka, of which none may fail. What
 /// they come to is not judged.
 pub fn smoke() -> Result<()> {
+    let mut rows = vec![1, 7, 12];
+    match toolbox::need(&[&toolbox::POSTGRESQL, &toolbox::MARIADB]) {
+        // CI must have everything; a person may do without.
+        Err(why) if why.is::<Missing>() && std::env::var_os("CI").is_none() => {
+            println!("rows with a database are left out: {why:#}");
+        }
+        installed => {
+            installed?;
+            rows.extend([22, 25]);
+        }
+    }
     let failures = measure(&Args {
-        rows: vec![1, 7],
+        rows,
         list: false,
         pairs: 1,
         seconds: 1.0,
@@ -143,7 +163,7 @@ fn measure(args: &Args) -> Result<Vec<String>> {
 fn plan(args: &Args) -> Result<Plan> {
     for number in &args.rows {
         ensure!(
-            ROWS.iter().any(|row| row.numbers.contains(number)),
+            all_rows().any(|row| row.numbers.contains(number)),
             "no row {number}; --list names them"
         );
     }
@@ -158,7 +178,7 @@ fn plan(args: &Args) -> Result<Plan> {
         "nothing would be measured"
     );
     Ok(Plan {
-        rows: ROWS.iter().filter(wanted).collect(),
+        rows: all_rows().filter(wanted).collect(),
         systems: systems.collect(),
         pairs: args.pairs(),
         seconds: args.seconds(),
@@ -243,6 +263,15 @@ fn run_stage(
 fn run_own(plan: &Plan, tools: &Tools) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for row in &plan.rows {
+        if let Measure::Ours(measure, pairs_max) = row.measure
+            && plan.systems.contains(&System::Oncelog)
+        {
+            println!("--- row {}: {}", row.id(), row.title);
+            let pairs = plan.pairs.min(pairs_max);
+            outcomes.push(take_turns(row, pairs, &[System::Oncelog], |system| {
+                (*system, measure(tools))
+            }));
+        }
         if let Measure::Own(measure, pairs_max) = row.measure {
             println!("--- row {}: {}", row.id(), row.title);
             // The floor starts in no time, keeps nothing and knows no groups: nothing to learn.

@@ -1,4 +1,5 @@
-//! docs/performance.md and its plots: the generated part of the page, between two markers.
+//! docs/performance.md with its plots, and docs/performance-pipeline.md: the generated part of each
+//! page, between two markers.
 //!
 //! The rest of the page is written by people, and is left alone. No figure on it is typed.
 
@@ -14,6 +15,7 @@ use super::row::Metric;
 use super::system::System;
 
 const PAGE: &str = "docs/performance.md";
+const PIPELINE_PAGE: &str = "docs/performance-pipeline.md";
 const BEGIN: &str = "<!-- cargo xtask bench: from here on generated -->\n";
 const END: &str = "<!-- cargo xtask bench: generated until here -->\n";
 
@@ -27,13 +29,8 @@ const PERCENTILES: [(&str, &str); 4] = [
     ("ack_max_ms", "max"),
 ];
 
-pub fn write(outcomes: &[Outcome], run: &Value) -> Result<()> {
-    let path = crate::root().join(PAGE);
-    let page = std::fs::read_to_string(&path).with_context(|| PAGE)?;
-    let (before, rest) = page
-        .split_once(BEGIN)
-        .context("no first marker in the page")?;
-    let (_, after) = rest.split_once(END).context("no last marker in the page")?;
+/// The page of the brokers, with its plots.
+pub fn write(outcomes: &[&Outcome], run: &Value) -> Result<()> {
     let mut text = String::new();
     describe(&mut text, run);
     for (file, plot) in plots(outcomes) {
@@ -43,6 +40,25 @@ pub fn write(outcomes: &[Outcome], run: &Value) -> Result<()> {
         }
     }
     table(&mut text, outcomes);
+    replace(PAGE, &text)
+}
+
+/// The page of what is around the log.
+pub fn write_pipeline(outcomes: &[&Outcome], run: &Value) -> Result<()> {
+    let mut text = String::new();
+    describe(&mut text, run);
+    pipeline_table(&mut text, outcomes);
+    replace(PIPELINE_PAGE, &text)
+}
+
+/// Puts `text` between the markers of a page.
+fn replace(page: &str, text: &str) -> Result<()> {
+    let path = crate::root().join(page);
+    let whole = std::fs::read_to_string(&path).context(page.to_owned())?;
+    let (before, rest) = whole
+        .split_once(BEGIN)
+        .context("no first marker in the page")?;
+    let (_, after) = rest.split_once(END).context("no last marker in the page")?;
     Ok(std::fs::write(
         &path,
         format!("{before}{BEGIN}\n{text}\n{END}{after}"),
@@ -70,7 +86,7 @@ fn describe(text: &mut String, run: &Value) {
     );
 }
 
-fn plots(outcomes: &[Outcome]) -> Vec<(&'static str, Plot)> {
+fn plots(outcomes: &[&Outcome]) -> Vec<(&'static str, Plot)> {
     let of = |figure: &str| -> Vec<Line> {
         let lines = outcomes
             .iter()
@@ -118,7 +134,7 @@ fn line(outcome: &Outcome, figure: &str, label: String) -> Line {
     Line { label, values }
 }
 
-fn table(text: &mut String, outcomes: &[Outcome]) {
+fn table(text: &mut String, outcomes: &[&Outcome]) {
     text.push_str(
         "| Row | What | Kafka | Oncelog | Floor | Oncelog / Kafka | Goal |\n\
          |---|---|---|---|---|---|---|\n",
@@ -138,6 +154,33 @@ fn table(text: &mut String, outcomes: &[Outcome]) {
         }
         for why in outcome.failures() {
             let _ = writeln!(text, "| | **failed** {} | | | | | |", why.replace('|', "/"));
+        }
+    }
+}
+
+fn pipeline_table(text: &mut String, outcomes: &[&Outcome]) {
+    text.push_str("| Row | What | Oncelog | Goal | Kafka |\n|---|---|---|---|---|\n");
+    for outcome in outcomes {
+        let (id, title, mode) = (outcome.row.id(), outcome.row.title, outcome.row.mode());
+        let times = outcome.measured.values().map(Vec::len).max().unwrap_or(0);
+        let _ = writeln!(
+            text,
+            "| **{id}** | **{title}**; {mode}; {times} times | | | |"
+        );
+        for metric in outcome.row.metrics {
+            let of = |system| with_spread(outcome.spread(system, metric.figure));
+            let _ = writeln!(
+                text,
+                "| | {}, {} | {} | {} | {} |",
+                metric.title,
+                metric.unit,
+                of(System::Oncelog),
+                goals(outcome, metric),
+                of(System::Kafka),
+            );
+        }
+        for why in outcome.failures() {
+            let _ = writeln!(text, "| | **failed** {} | | | |", why.replace('|', "/"));
         }
     }
 }
@@ -192,7 +235,7 @@ mod tests {
     #[test]
     fn the_table_shows_what_is_below_kafka_and_what_has_failed() {
         let mut text = String::new();
-        table(&mut text, &[row_1()]);
+        table(&mut text, &[&row_1()]);
         let lines: Vec<&str> = text.lines().collect();
         let throughput = "| | throughput, MB/s | 450 (400..500) | 400 (400..400) | - | \
                           0.800 (0.800..0.800) **below Kafka** | >= 1.6x: not met |";
@@ -202,7 +245,7 @@ mod tests {
 
     #[test]
     fn only_what_was_measured_is_plotted() {
-        let drawn: Vec<bool> = plots(&[row_1()])
+        let drawn: Vec<bool> = plots(&[&row_1()])
             .iter()
             .map(|(_, plot)| plot.svg().is_some())
             .collect();
@@ -210,9 +253,21 @@ mod tests {
     }
 
     #[test]
-    fn the_page_has_its_markers() {
-        let page = std::fs::read_to_string(crate::root().join(PAGE)).unwrap();
-        let (_, rest) = page.split_once(BEGIN).unwrap();
-        assert!(rest.contains(END));
+    fn the_pages_have_their_markers() {
+        for page in [PAGE, PIPELINE_PAGE] {
+            let page = std::fs::read_to_string(crate::root().join(page)).unwrap();
+            let (_, rest) = page.split_once(BEGIN).unwrap();
+            assert!(rest.contains(END));
+        }
+    }
+
+    #[test]
+    fn a_pipelines_row_stands_beside_its_goal() {
+        let mut text = String::new();
+        pipeline_table(&mut text, &[&row_1()]);
+        let line = text.lines().nth(3).unwrap();
+        let throughput = "| | throughput, MB/s | 400 (400..400) | >= 1.6x: not met | \
+                          450 (400..500) |";
+        assert_eq!(line, throughput);
     }
 }

@@ -12,6 +12,7 @@ use super::page;
 use super::probe::Figures;
 use super::row::{Better, Goal, Metric, Row};
 use super::system::{Durability, JVM, System, bench_dir, settings};
+use super::{pipeline, rows};
 use crate::process;
 
 /// One measurement, as it is done.
@@ -89,9 +90,17 @@ pub fn report(args: &Args, outcomes: &[Outcome], took: Duration) -> Result<Vec<S
     std::fs::write(&file, serde_json::to_string_pretty(&results)? + "\n")?;
     table(outcomes);
     println!("\nfigures of every measurement: target/bench/results.json");
-    if args.is_whole() {
-        page::write(outcomes, &run)?;
+    let on_page = |rows: &[Row]| {
+        let there = |outcome: &&Outcome| rows.iter().any(|row| row.numbers == outcome.row.numbers);
+        outcomes.iter().filter(there).collect::<Vec<&Outcome>>()
+    };
+    if args.is_whole(rows::ROWS) {
+        page::write(&on_page(rows::ROWS), &run)?;
         println!("written: docs/performance.md and its plots");
+    }
+    if args.is_whole(pipeline::ROWS) {
+        page::write_pipeline(&on_page(pipeline::ROWS), &run)?;
+        println!("written: docs/performance-pipeline.md");
     }
     let mut worse = Vec::new();
     for outcome in outcomes {

@@ -23,7 +23,7 @@ impl Row {
     pub fn label(&self) -> String {
         let suffix = match self.measure {
             Measure::On(stage, _) => stage.suffix(),
-            Measure::Own(..) => Stage::PageCache.suffix(),
+            Measure::Own(..) | Measure::Ours(..) => Stage::PageCache.suffix(),
         };
         format!("{} {}{suffix}", self.id(), self.title)
     }
@@ -37,6 +37,7 @@ impl Row {
         match self.measure {
             Measure::On(stage, _) => stage.describe(),
             Measure::Own(..) => Stage::PageCache.describe(),
+            Measure::Ours(..) => "the broker without fsync",
         }
     }
 }
@@ -46,6 +47,8 @@ pub enum Measure {
     On(Stage, fn(&Tools, &Broker) -> Result<Figures>),
     /// Starts its own broker; no more than this many pairs, because each takes long.
     Own(fn(&Tools, System) -> Result<Figures>, usize),
+    /// The same of something that Kafka has not.
+    Ours(fn(&Tools) -> Result<Figures>, usize),
 }
 
 /// Which brokers run at the same time.
