@@ -5,6 +5,7 @@ mod cargo;
 mod codegen;
 mod conformance;
 mod crash;
+mod debezium;
 mod dump_log;
 mod fuzz;
 mod hostile;
@@ -48,6 +49,8 @@ enum Command {
     Pipeline(pipeline::Args),
     /// Kill a Kafka Streams application and the broker, and demand exact counts.
     Streams(streams::Args),
+    /// Kill a Kafka Connect worker with Debezium and the broker, and demand each event once.
+    Debezium(debezium::Args),
     /// Plant known bugs and demand that the simulator finds each of them.
     Mutants(mutants::Args),
     /// Feed the fuzz targets generated inputs; what fails is minimised and kept.
@@ -69,6 +72,7 @@ fn main() -> anyhow::Result<()> {
         Command::Crash(args) => crash::run(&args),
         Command::Pipeline(args) => pipeline::run(&args),
         Command::Streams(args) => streams::run(&args),
+        Command::Debezium(args) => debezium::run(&args),
         Command::Mutants(args) => mutants::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Codegen(args) => codegen::run(&args),

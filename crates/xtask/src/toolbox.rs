@@ -235,17 +235,22 @@ pub fn node_modules() -> Result<PathBuf> {
 
 /// A directory with every jar of conformance/java/pom.xml.
 pub fn jars() -> Result<PathBuf> {
-    jars_of("pom.xml", "jars")
+    jars_of("java/pom.xml", "jars")
 }
 
 /// A directory with the jar of conformance/java/old-client.xml.
 pub fn old_client() -> Result<PathBuf> {
-    jars_of("old-client.xml", "old-client")
+    jars_of("java/old-client.xml", "old-client")
+}
+
+/// A directory with every jar of conformance/debezium/pom.xml.
+pub fn debezium_jars() -> Result<PathBuf> {
+    jars_of("debezium/pom.xml", "debezium")
 }
 
 fn jars_of(pom: &str, name: &str) -> Result<PathBuf> {
     need(&[&JAVAC, &MAVEN])?;
-    let pom = crate::root().join("conformance/java").join(pom);
+    let pom = crate::root().join("conformance").join(pom);
     let dir = conformance_dir().join(name);
     once(&dir, &pom, || {
         let mut mvn = Command::new("mvn");
@@ -260,7 +265,12 @@ fn jars_of(pom: &str, name: &str) -> Result<PathBuf> {
 
 /// `java` with the jars on its class path (after `first`) and Kafka's logging set up.
 pub fn java(first: &[&Path], log_level: &str, heap: &str) -> Result<Command> {
-    let jars = jars()?.join("*");
+    Ok(java_of(&jars()?, first, log_level, heap))
+}
+
+/// The same with the jars of another directory.
+pub fn java_of(jars: &Path, first: &[&Path], log_level: &str, heap: &str) -> Command {
+    let jars = jars.join("*");
     let parts = first.iter().copied().chain([jars.as_path()]);
     let parts: Vec<String> = parts.map(|part| part.display().to_string()).collect();
     let class_path = parts.join(":");
@@ -269,7 +279,7 @@ pub fn java(first: &[&Path], log_level: &str, heap: &str) -> Result<Command> {
     java.arg(format!("-Xmx{heap}")).args(["-cp", &class_path]);
     java.arg(format!("-Dlog.level={log_level}"));
     java.arg(format!("-Dlog4j2.configurationFile={}", logging.display()));
-    Ok(java)
+    java
 }
 
 /// Compiles conformance/java/smoke and returns the directory of its classes.
