@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 
 use oncelog_relay::config::Config;
 use oncelog_relay::host::Figures;
+use oncelog_relay::kafka::{self, Kafka};
 use oncelog_relay::launch;
-use oncelog_relay::relay::Stop;
+use oncelog_relay::position::{Position, Progress};
+use oncelog_relay::relay::{Delivery, Stop};
+use oncelog_relay::topics::Topics;
 use oncelog_server::EmbeddedBroker;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
+use rdkafka::producer::{BaseProducer, BaseRecord};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -224,4 +228,59 @@ fn a_database_that_was_made_anew_is_refused() {
         matches!(&stopped, Some(Stop::Refused(why)) if why.contains("another database")),
         "{stopped:?}"
     );
+}
+
+/// An instance that was overtaken has to find that out: it must not go on reading for as long as its
+/// successor writes.
+#[test]
+fn progress_is_read_to_an_end_while_somebody_writes() {
+    let broker = EmbeddedBroker::start().unwrap();
+    let settings = kafka::Settings {
+        bootstrap: broker.bootstrap_servers(),
+        delivery: Delivery::ExactlyOnce,
+        transactional_id: "orders".to_owned(),
+        progress_topic: "orders.progress".to_owned(),
+        shards: 1,
+        shard: 0,
+        properties: Vec::new(),
+    };
+    let mut topics = Kafka::new(settings, Arc::default()).unwrap();
+    topics.init().unwrap();
+    assert_eq!(topics.progress(), Ok(None));
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", broker.bootstrap_servers())
+        .set("linger.ms", "0")
+        .create()
+        .unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writer = {
+        let stop = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            let mut sequence = 0;
+            while !stop.load(Ordering::Relaxed) {
+                sequence += 1;
+                let progress = Progress::new("sqlite:1", Position::Cursor { sequence });
+                let value = progress.encode();
+                let record = BaseRecord::to("orders.progress")
+                    .key("orders")
+                    .payload(&value);
+                // A full queue is as good.
+                let _ = producer.send(record);
+                producer.poll(Duration::from_micros(200));
+            }
+        })
+    };
+    // As long as there is nothing, there is nothing to go on reading.
+    let began = Instant::now();
+    while topics.progress() == Ok(None) {
+        assert!(began.elapsed() < PATIENCE);
+    }
+    let read = Instant::now();
+    for _ in 0..10 {
+        assert!(topics.progress().unwrap().is_some());
+    }
+    let took = read.elapsed();
+    stop.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+    assert!(took < PATIENCE / 3, "it took {took:?}");
 }

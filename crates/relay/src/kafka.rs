@@ -310,12 +310,14 @@ impl Kafka {
         }
     }
 
-    /// The last committed record from `from` to the last stable offset; it has no record where all
-    /// that is there are markers and aborted ones.
+    /// The last committed record from `from` to `end`; it has no record where all that is there are
+    /// markers and aborted ones. Not to wherever the topic ends by then: behind an instance that has
+    /// taken over and writes all the time, it never would.
     fn last_from(
         &self,
         consumer: &BaseConsumer,
         from: i64,
+        end: i64,
     ) -> Result<Option<Progress>, TopicsError> {
         let lost = |error: KafkaError| TopicsError::Lost(error.to_string());
         let mut assignment = TopicPartitionList::new();
@@ -328,6 +330,7 @@ impl Kafka {
         let mut last = None;
         loop {
             match consumer.poll(SLICE) {
+                Some(Ok(record)) if record.offset() >= end => return Ok(last),
                 Some(Ok(record)) => {
                     let decoded = Progress::decode(record.payload().unwrap_or_default());
                     last = Some(decoded.map_err(|why| {
@@ -393,7 +396,7 @@ impl Topics for Kafka {
         // It is among the last ones, but for aborted transactions and markers.
         for recent in [16, 4096] {
             if end - recent > start
-                && let Some(progress) = self.last_from(&consumer, end - recent)?
+                && let Some(progress) = self.last_from(&consumer, end - recent, end)?
             {
                 return Ok(Some(progress));
             }
@@ -401,7 +404,7 @@ impl Topics for Kafka {
         if start == end {
             return Ok(None);
         }
-        self.last_from(&consumer, start)
+        self.last_from(&consumer, start, end)
     }
 
     fn publish(
