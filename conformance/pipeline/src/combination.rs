@@ -20,6 +20,10 @@ pub enum Source {
     PostgresPolling,
     MariaDbBinlog,
     MariaDbPolling,
+    /// Polling by two relays, by a hash of the account.
+    PostgresShards,
+    /// The binlog, read by two relays.
+    MariaDbShards,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +47,15 @@ pub enum Level {
     Exactly,
 }
 
-const SOURCES: [(&str, Source); 6] = [
+const SOURCES: [(&str, Source); 8] = [
     ("sqlite", Source::Sqlite),
     ("postgres-cdc", Source::PostgresCdc),
     ("postgres-messages", Source::PostgresMessages),
     ("postgres-polling", Source::PostgresPolling),
     ("mariadb-binlog", Source::MariaDbBinlog),
     ("mariadb-polling", Source::MariaDbPolling),
+    ("postgres-shards", Source::PostgresShards),
+    ("mariadb-shards", Source::MariaDbShards),
 ];
 
 const TARGETS: [(&str, Target); 6] = [
@@ -68,13 +74,15 @@ const LEVELS: [(&str, Level); 3] = [
 ];
 
 /// Each source and each target once or more.
-const SHORT: [&str; 6] = [
+const SHORT: [&str; 8] = [
     "sqlite:postgres",
     "postgres-cdc:sqlite",
     "postgres-messages:mariadb-upsert",
     "postgres-polling:mariadb",
     "mariadb-binlog:postgres-upsert",
     "mariadb-polling:sqlite-upsert",
+    "postgres-shards:postgres",
+    "mariadb-shards:sqlite",
 ];
 
 const fn insert(engine: Engine) -> Target {
@@ -95,16 +103,27 @@ impl Source {
     pub fn engine(self) -> Engine {
         match self {
             Source::Sqlite => Engine::Sqlite,
-            Source::PostgresCdc | Source::PostgresMessages | Source::PostgresPolling => {
-                Engine::PostgreSql
+            Source::PostgresCdc
+            | Source::PostgresMessages
+            | Source::PostgresPolling
+            | Source::PostgresShards => Engine::PostgreSql,
+            Source::MariaDbBinlog | Source::MariaDbPolling | Source::MariaDbShards => {
+                Engine::MariaDb
             }
-            Source::MariaDbBinlog | Source::MariaDbPolling => Engine::MariaDb,
+        }
+    }
+
+    /// How many relays there are.
+    pub fn shards(self) -> u32 {
+        match self {
+            Source::PostgresShards | Source::MariaDbShards => 2,
+            _ => 1,
         }
     }
 }
 
 /// Those of a short run, or every source with every target that takes a row for each event, and each
-/// upsert with one source.
+/// upsert and each pair of shards once.
 pub fn combinations(long: bool) -> Vec<Combination> {
     let short = SHORT
         .iter()
@@ -114,15 +133,19 @@ pub fn combinations(long: bool) -> Vec<Combination> {
         return short;
     }
     let mut all = Vec::new();
-    for (_, source) in SOURCES {
+    for (_, source) in SOURCES.iter().filter(|(_, source)| source.shards() == 1) {
         for (_, target) in TARGETS.iter().filter(|(_, target)| !target.upsert) {
             all.push(Combination {
-                source,
+                source: *source,
                 target: *target,
             });
         }
     }
-    all.extend(short.into_iter().filter(|one| one.target.upsert));
+    all.extend(
+        short
+            .into_iter()
+            .filter(|one| one.target.upsert || one.source.shards() > 1),
+    );
     all
 }
 
@@ -193,10 +216,10 @@ mod tests {
     #[test]
     fn a_long_run_has_all_pairs_once() {
         let mut names: Vec<String> = combinations(true).iter().map(ToString::to_string).collect();
-        assert_eq!(names.len(), 21);
+        assert_eq!(names.len(), 23);
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 21);
+        assert_eq!(names.len(), 23);
         assert!(names.iter().all(|name| name.parse::<Combination>().is_ok()));
     }
 

@@ -16,8 +16,7 @@ use crate::world::{Role, World};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Victim {
-    Relay,
-    Sink,
+    Process(Role),
     Broker,
     Source,
     Target,
@@ -36,19 +35,21 @@ enum Step {
 }
 
 /// Where a crash test ends the processes (crates/relay/src/failpoint.rs, crates/sink/src/failpoint.rs).
-const FAILPOINTS: &[(Role, &str)] = &[
-    (Role::Relay, "relay-after-read"),
-    (Role::Relay, "relay-during-publish"),
-    (Role::Relay, "relay-after-publish"),
-    (Role::Relay, "relay-during-commit"),
-    (Role::Relay, "relay-after-commit"),
-    (Role::Relay, "relay-during-confirm"),
-    (Role::Relay, "relay-after-confirm"),
-    (Role::Sink, "sink-after-poll"),
-    (Role::Sink, "sink-during-apply"),
-    (Role::Sink, "sink-before-commit"),
-    (Role::Sink, "sink-after-commit"),
-    (Role::Sink, "sink-before-offsets"),
+const RELAY_FAILPOINTS: [&str; 7] = [
+    "relay-after-read",
+    "relay-during-publish",
+    "relay-after-publish",
+    "relay-during-commit",
+    "relay-after-commit",
+    "relay-during-confirm",
+    "relay-after-confirm",
+];
+const SINK_FAILPOINTS: [&str; 5] = [
+    "sink-after-poll",
+    "sink-during-apply",
+    "sink-before-commit",
+    "sink-after-commit",
+    "sink-before-offsets",
 ];
 
 /// Of relays without a transaction.
@@ -78,7 +79,7 @@ impl Faults<'_> {
             match step {
                 Step::Kill(victims) => self.kill(&victims)?,
                 Step::Failpoint(role, failpoint) => self.failpoint(role, &failpoint)?,
-                Step::Zombie(Role::Relay) => self.relay_zombie()?,
+                Step::Zombie(Role::Relay(index)) => self.relay_zombie(index)?,
                 Step::Zombie(Role::Sink) => self.sink_zombie()?,
                 Step::Second => self.second_sink()?,
             }
@@ -90,21 +91,25 @@ impl Faults<'_> {
     fn steps(&mut self, kills: u64) -> Vec<Step> {
         let exactly_once = self.world.level == Level::Exactly;
         let mut steps = Vec::new();
-        for (role, name) in FAILPOINTS {
-            if exactly_once || !ONLY_EXACTLY_ONCE.contains(name) {
-                let times = self.random.range(1, 8);
-                steps.push(Step::Failpoint(*role, format!("{name}@{times}")));
-            }
+        let relays = RELAY_FAILPOINTS.iter();
+        let relays = relays.filter(|name| exactly_once || !ONLY_EXACTLY_ONCE.contains(name));
+        for name in relays.chain(&SINK_FAILPOINTS) {
+            let role = match SINK_FAILPOINTS.contains(name) {
+                true => Role::Sink,
+                false => self.a_relay(),
+            };
+            let times = self.random.range(1, 8);
+            steps.push(Step::Failpoint(role, format!("{name}@{times}")));
         }
         if exactly_once {
-            steps.extend((0..=kills / 12).map(|_| Step::Zombie(Role::Relay)));
+            steps.extend((0..=kills / 12).map(|_| Step::Zombie(self.a_relay())));
         }
         steps.extend((0..=kills / 40).map(|_| Step::Zombie(Role::Sink)));
         steps.extend((0..=kills / 15).map(|_| Step::Second));
         // Each failpoint kills whoever runs before, each sink too many is killed.
         let mut planned = steps
             .iter()
-            .filter(|step| !matches!(step, Step::Zombie(Role::Relay)))
+            .filter(|step| !matches!(step, Step::Zombie(Role::Relay(_))))
             .count();
         while planned < kills as usize {
             let mut victims = vec![self.victim()];
@@ -122,8 +127,16 @@ impl Faults<'_> {
         steps
     }
 
+    fn a_relay(&mut self) -> Role {
+        Role::Relay(self.random.range(0, self.world.relays.len() as u64) as usize)
+    }
+
     fn victim(&mut self) -> Victim {
-        let mut weights = vec![(Victim::Relay, 8), (Victim::Sink, 6), (Victim::Broker, 4)];
+        let mut weights = vec![
+            (Victim::Process(self.a_relay()), 8),
+            (Victim::Process(Role::Sink), 6),
+            (Victim::Broker, 4),
+        ];
         for (victim, server) in [
             (Victim::Source, &self.world.source),
             (Victim::Target, &self.world.target),
@@ -140,7 +153,7 @@ impl Faults<'_> {
             }
             at -= weight;
         }
-        Victim::Relay
+        Victim::Broker
     }
 
     /// Sometimes not until something has arrived again, sometimes in the middle of a start.
@@ -153,13 +166,13 @@ impl Faults<'_> {
         let began = Instant::now();
         while self.watch.changes() < before + 2 {
             if began.elapsed() > PATIENCE {
-                let words = [Role::Relay, Role::Sink].map(|role| {
+                let words = self.world.roles().into_iter().map(|role| {
                     let running = &self.world.running(role).process;
                     running
                         .as_ref()
                         .map_or_else(String::new, Process::last_words)
                 });
-                let words = words.join("\n--\n");
+                let words = words.collect::<Vec<_>>().join("\n--\n");
                 self.broken(format!(
                     "nothing arrived for {PATIENCE:?}, and all run:\n{words}"
                 ));
@@ -181,8 +194,7 @@ impl Faults<'_> {
     fn kill(&mut self, victims: &[Victim]) -> Result<()> {
         for victim in victims {
             match victim {
-                Victim::Relay => self.kill_process(Role::Relay),
-                Victim::Sink => self.kill_process(Role::Sink),
+                Victim::Process(role) => self.kill_process(*role),
                 Victim::Broker => {
                     if let Err(error) = self.world.broker.check() {
                         self.broken(format!("{error:#}"));
@@ -205,8 +217,7 @@ impl Faults<'_> {
         }
         for victim in victims {
             match victim {
-                Victim::Relay => self.start(Role::Relay, None)?,
-                Victim::Sink => self.start(Role::Sink, None)?,
+                Victim::Process(role) => self.start(*role, None)?,
                 Victim::Broker => self.world.broker.start()?,
                 Victim::Source => self.world.source.start_again()?,
                 Victim::Target => self.world.target.start_again()?,
@@ -260,12 +271,12 @@ impl Faults<'_> {
 
     /// Whoever began first has to find out that it was fenced, and end. Where the old one had lost its
     /// connections meanwhile, it begins anew and is the younger one.
-    fn relay_zombie(&mut self) -> Result<()> {
-        let Some(mut old) = self.world.relay.process.take() else {
+    fn relay_zombie(&mut self, index: usize) -> Result<()> {
+        let Some(mut old) = self.world.relays[index].process.take() else {
             return Ok(());
         };
         old.signal(Signal::STOP);
-        let mut new = self.world.relay.program.start()?;
+        let mut new = self.world.relays[index].program.start()?;
         self.pause(100, 3_000);
         old.signal(Signal::CONT);
         let began = Instant::now();
@@ -292,7 +303,7 @@ impl Faults<'_> {
                 false => self.broken(format!("it was not fenced, but:\n{}", ended.last_words())),
             }
         }
-        self.world.relay.process = left;
+        self.world.relays[index].process = left;
         Ok(())
     }
 
@@ -342,8 +353,9 @@ impl Faults<'_> {
 
     /// Nobody may have ended by itself.
     pub fn check(&mut self) {
-        self.check_one(Role::Relay);
-        self.check_one(Role::Sink);
+        for role in self.world.roles() {
+            self.check_one(role);
+        }
         if let Err(error) = self.world.broker.check() {
             self.broken(format!("{error:#}"));
         }
@@ -370,7 +382,7 @@ impl Faults<'_> {
 
 fn name(role: Role) -> &'static str {
     match role {
-        Role::Relay => "relay",
+        Role::Relay(_) => "relay",
         Role::Sink => "sink",
     }
 }

@@ -15,7 +15,7 @@ use crate::faults::{Faults, note};
 use crate::judge::{self, Arrived};
 use crate::report::Report;
 use crate::watch::Watch;
-use crate::world::{PARTITIONS, Role, World};
+use crate::world::{PARTITIONS, World};
 use crate::writers::Writers;
 use crate::{stopping, tables, topic};
 
@@ -32,6 +32,8 @@ pub struct Trial<'a> {
 /// Nothing has arrived for so long: longer than any pause of relay or sink before another attempt, and
 /// than a group waits for a member that was killed.
 const QUIET: Duration = Duration::from_secs(25);
+/// How often it is counted what has arrived: all of it, each time.
+const LOOK: Duration = Duration::from_millis(500);
 /// What comes too often comes soon after the rest.
 const LATE: Duration = Duration::from_secs(2);
 /// How long an orderly end may take.
@@ -159,7 +161,7 @@ impl Trial<'_> {
                 report,
             }
             .check();
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(LOOK);
         };
         note(
             world,
@@ -237,13 +239,13 @@ impl Trial<'_> {
 
 /// SIGTERM, and each has to end well.
 fn end(world: &mut World, report: &mut Report) {
-    for role in [Role::Relay, Role::Sink] {
+    for role in world.roles() {
         let running = world.running(role);
         let Some(mut process) = running.process.take() else {
             continue;
         };
         process.signal(Signal::TERM);
-        let name = &running.program.name;
+        let name = running.program.name.clone();
         match process.wait(END) {
             Some(status) if status.success() => {}
             Some(status) => {

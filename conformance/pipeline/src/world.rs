@@ -25,7 +25,8 @@ const START: Duration = Duration::from_secs(60);
 /// A kind of process of which there may be two for a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    Relay,
+    /// Of a shard.
+    Relay(usize),
     Sink,
 }
 
@@ -37,7 +38,8 @@ pub struct World {
     pub source: Server,
     pub target: Server,
     pub broker: Broker,
-    pub relay: Running,
+    /// One for each shard.
+    pub relays: Vec<Running>,
     pub sink: Running,
     binary: PathBuf,
     pipeline: PathBuf,
@@ -66,9 +68,16 @@ impl World {
         };
         let pipeline = home.join("pipeline.toml");
         let file = pipeline.display().to_string();
-        let program = |verb: &str| Running {
-            program: Program::new(verb, binary, &[verb, "--config", &file, NAME], home),
-            process: None,
+        let program = |name: &str, verb: &str, more: &[&str]| {
+            let args = [&[verb, "--config", &file, NAME], more].concat();
+            Running {
+                program: Program::new(name, binary, &args, home),
+                process: None,
+            }
+        };
+        let relay = |shard: u32| {
+            let shard = shard.to_string();
+            program(&format!("relay-{shard}"), "relay", &["--shard", &shard])
         };
         // A broker that several combinations share has a topic and a progress topic for each.
         let topic = format!("{combination}-{level}-{}", std::process::id()).replace(':', "-");
@@ -80,8 +89,8 @@ impl World {
             source,
             target,
             broker,
-            relay: program("relay"),
-            sink: program("sink"),
+            relays: (0..combination.source.shards()).map(relay).collect(),
+            sink: program("sink", "sink", &[]),
             binary: binary.to_owned(),
             pipeline,
         };
@@ -114,7 +123,9 @@ impl World {
             bootstrap,
         ];
         Program::run(&self.binary, &create)?;
-        self.relay.process = Some(self.relay.program.start()?);
+        for relay in &mut self.relays {
+            relay.process = Some(relay.program.start()?);
+        }
         self.sink.process = Some(self.sink.program.start()?);
         self.await_beginning(&mut source)
     }
@@ -125,16 +136,18 @@ impl World {
             Source::PostgresCdc | Source::PostgresMessages => {
                 "SELECT count(*) FROM pg_replication_slots WHERE active"
             }
-            Source::MariaDbBinlog => "SELECT count(*) FROM oncelog_outbox_position",
+            Source::MariaDbBinlog | Source::MariaDbShards => {
+                "SELECT count(*) FROM oncelog_outbox_position"
+            }
             _ => return Ok(()),
         };
         let began = Instant::now();
-        while source.value(query)? == "0" {
-            for running in [&mut self.relay, &mut self.sink] {
-                running.check()?;
+        while source.value(query)?.parse::<usize>()? < self.relays.len() {
+            for role in self.roles() {
+                self.running(role).check()?;
             }
             if began.elapsed() > START {
-                let said = self.relay.process.as_ref().map(Process::last_words);
+                let said = self.relays[0].process.as_ref().map(Process::last_words);
                 bail!("the relay does not begin:\n{}", said.unwrap_or_default());
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -150,9 +163,14 @@ impl World {
         }
     }
 
+    pub fn roles(&self) -> Vec<Role> {
+        let relays = (0..self.relays.len()).map(Role::Relay);
+        relays.chain([Role::Sink]).collect()
+    }
+
     pub fn running(&mut self, role: Role) -> &mut Running {
         match role {
-            Role::Relay => &mut self.relay,
+            Role::Relay(shard) => &mut self.relays[shard],
             Role::Sink => &mut self.sink,
         }
     }
@@ -162,11 +180,13 @@ impl World {
         let World { level, topic, .. } = self;
         let capture = match self.combination.source {
             Source::Sqlite => String::new(),
-            Source::PostgresCdc | Source::MariaDbBinlog => LOG.to_owned(),
+            Source::PostgresCdc | Source::MariaDbBinlog | Source::MariaDbShards => LOG.to_owned(),
             Source::PostgresMessages => {
                 format!("{LOG}\ntable = \"\"\nmessage.prefix = \"{MESSAGE_PREFIX}\"")
             }
-            Source::PostgresPolling | Source::MariaDbPolling => "capture = \"polling\"".to_owned(),
+            Source::PostgresPolling | Source::PostgresShards | Source::MariaDbPolling => {
+                "capture = \"polling\"".to_owned()
+            }
         };
         let Target { upsert, .. } = self.combination.target;
         let columns = match upsert {
@@ -187,6 +207,7 @@ name = "{NAME}"
 database = "{source}"
 {capture}
 delivery = "{level}"
+shards = {shards}
 transactional.id = "{topic}"
 progress.topic = "{topic}.progress"
 batch.max.rows = 50
@@ -209,6 +230,7 @@ account = "key"
 {columns}
 "#,
             bootstrap = self.broker.bootstrap(),
+            shards = self.relays.len(),
             source = self.source.url(),
             target = self.target.url(),
         )

@@ -21,7 +21,7 @@ use crate::tables::{ACCOUNTS, account};
 
 const WRITERS: u64 = 4;
 /// Between two transactions of a writer.
-const PAUSE_MS: (u64, u64) = (5, 40);
+const PAUSE_MS: (u64, u64) = (10, 60);
 /// A literal beyond this would only be slow.
 const PAYLOAD_MAX: usize = 64 << 10;
 
