@@ -49,7 +49,8 @@ pub trait Source: Send {
     /// Known after [`Source::open`].
     fn identity(&self) -> String;
 
-    /// The rows that follow, as soon as there are any; none after `wait` without one.
+    /// The rows that follow, as soon as there are any; none after `wait` without one. What was read before
+    /// is confirmed by then.
     fn read(&mut self, limit: Limit, wait: Duration) -> Result<Batch, SourceError>;
 
     /// All rows up to `position` are done with: durable in the source when this returns (or, where that
