@@ -112,6 +112,76 @@ const MUTANTS: &[Mutant] = &[
                   Transaction { producer_epoch: before.producer_epoch, ..transaction }, \
                   _ => transaction });",
     },
+    Mutant {
+        name: "relay: rows marked before the commit",
+        file: "crates/relay/src/relay.rs",
+        find: "Outcome::Publish(Ok(())) if self.is_exactly_once() => Operation::Commit,",
+        replace: "Outcome::Publish(Ok(())) \
+                  if self.is_exactly_once() && self.end.is_some() && self.until == self.batch.len() \
+                  => self.confirm_end(), \
+                  Outcome::Confirm(Ok(())) if self.is_exactly_once() && self.done < self.until \
+                  => Operation::Commit, \
+                  Outcome::Publish(Ok(())) if self.is_exactly_once() => Operation::Commit,",
+    },
+    Mutant {
+        name: "relay: progress read before InitProducerId",
+        file: "crates/relay/src/relay.rs",
+        find: "Outcome::Started | Outcome::Wait => Operation::Init,\n            \
+               Outcome::Init(Ok(())) if self.is_exactly_once() => Operation::ReadProgress,\n            \
+               Outcome::Init(Ok(())) => Operation::Open(None),\n            \
+               Outcome::ReadProgress(progress) if self.refusal.is_some() => self.refused(progress),\n            \
+               Outcome::ReadProgress(Ok(progress)) => {\n                \
+               self.progress.clone_from(&progress);\n                \
+               Operation::Open(progress)\n            }",
+        replace: "Outcome::Started | Outcome::Wait if self.is_exactly_once() => \
+                  Operation::ReadProgress, \
+                  Outcome::Started | Outcome::Wait => Operation::Init, \
+                  Outcome::Init(Ok(())) if self.is_exactly_once() => \
+                  Operation::Open(self.progress.clone()), \
+                  Outcome::Init(Ok(())) => Operation::Open(None), \
+                  Outcome::ReadProgress(progress) if self.refusal.is_some() => self.refused(progress), \
+                  Outcome::ReadProgress(Ok(progress)) => { \
+                  self.progress = progress; Operation::Init }",
+    },
+    Mutant {
+        name: "relay: an unknown commit taken for failed, and sent again",
+        file: "crates/relay/src/relay.rs",
+        find: "Outcome::Init(Ok(())) if self.is_exactly_once() => Operation::ReadProgress,",
+        replace: "Outcome::Init(Ok(())) if self.is_exactly_once() && self.done < self.until => \
+                  self.publish(), \
+                  Outcome::Init(Ok(())) if self.is_exactly_once() => Operation::ReadProgress,",
+    },
+    Mutant {
+        name: "relay: resume by the commit's LSN alone, rest skipped",
+        file: "crates/relay/src/resume.rs",
+        find: "std::cmp::Ordering::Equal => open.rows > done,",
+        replace: "std::cmp::Ordering::Equal => open.rows > done && false,",
+    },
+    Mutant {
+        name: "relay: resume by the commit's LSN alone, all repeated",
+        file: "crates/relay/src/resume.rs",
+        find: "std::cmp::Ordering::Equal => open.rows > done,",
+        replace: "std::cmp::Ordering::Equal => open.rows > done || true,",
+    },
+    Mutant {
+        name: "sink: offset and rows in two transactions",
+        file: "crates/sink/src/sink.rs",
+        find: "Operation::Apply(Transaction {\n            batch: Arc::clone(&self.batch),",
+        replace: "if self.exactly_once() && !self.committed { \
+                  self.committed = true; self.until = self.batch.len(); \
+                  let moves = self.moves(); self.skip = Some(moves.clone()); \
+                  return Operation::Apply(Transaction::new(Vec::new(), moves)); } \
+                  if self.exactly_once() { return Operation::Apply(Transaction { \
+                  batch: Arc::clone(&self.batch), from: self.done, until: self.until, \
+                  moves: Vec::new() }); } \
+                  Operation::Apply(Transaction {\n            batch: Arc::clone(&self.batch),",
+    },
+    Mutant {
+        name: "sink: the fence left out",
+        file: "crates/sink/src/target.rs",
+        find: "self.epoch == epoch && self.from == next_offset",
+        replace: "true || self.epoch == epoch && self.from == next_offset",
+    },
 ];
 
 #[derive(clap::Args)]

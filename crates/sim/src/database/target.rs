@@ -134,8 +134,7 @@ impl Target {
 
     fn check(&self, moved: &Move) -> Result<(), TargetError> {
         let stored = self.offsets.get(&moved.partition);
-        let fits = stored
-            .is_some_and(|stored| stored.epoch == moved.epoch && stored.next_offset == moved.from);
+        let fits = stored.is_some_and(|stored| moved.fits(stored.epoch, stored.next_offset));
         if fits { Ok(()) } else { Err(fenced(moved)) }
     }
 }

@@ -47,8 +47,6 @@ struct Instance {
     database: DatabaseClient,
     waiting: Waiting,
     rows: usize,
-    /// Which of all Inits was its last.
-    init: u64,
     /// A read that has found nothing.
     is_idle: bool,
     batches: u32,
@@ -60,7 +58,6 @@ pub struct RelayActor {
     plan: PipelinePlan,
     current: Option<Instance>,
     zombie: Option<Instance>,
-    inits: u64,
     /// The next instance begins no sooner.
     not_before: Instant,
     done: bool,
@@ -73,7 +70,6 @@ impl RelayActor {
             plan: plan.clone(),
             current: None,
             zombie: None,
-            inits: 0,
             not_before: Instant(0),
             done: false,
             stopped: false,
@@ -122,13 +118,12 @@ impl RelayActor {
             database: DatabaseClient::new(self.plan.answer_ms, self.plan.stall_one_in),
             waiting: Waiting::Stopped,
             rows: self.plan.relay_rows,
-            init: 0,
             is_idle: false,
             batches: 0,
             frozen: None,
         };
         context.trace(|| "a relay starts".to_owned());
-        let happening = instance.drive(context, Outcome::Started, &mut self.inits);
+        let happening = instance.drive(context, Outcome::Started);
         assert!(
             matches!(happening, Happening::Nothing),
             "a relay begins with Init"
@@ -142,10 +137,10 @@ impl RelayActor {
         mut current: Instance,
         event: ActorEvent,
     ) -> Result<(), Violation> {
-        match current.hear(context, event, &mut self.inits)? {
+        match current.hear(context, event)? {
             Happening::Nothing => {}
             Happening::Stopped(stop) => {
-                self.judge(&current, &stop)?;
+                self.judge(&stop)?;
                 context.history.pipeline.note_stop(&stop);
                 current.vanish(context);
                 return self.later(context, 3_000);
@@ -165,9 +160,9 @@ impl RelayActor {
         mut zombie: Instance,
         event: ActorEvent,
     ) -> Result<(), Violation> {
-        let happening = zombie.hear(context, event, &mut self.inits)?;
+        let happening = zombie.hear(context, event)?;
         if let Happening::Stopped(stop) = &happening {
-            self.judge(&zombie, stop)?;
+            self.judge(stop)?;
             context.history.pipeline.note_stop(stop);
         }
         let is_over = zombie.batches >= ZOMBIE_BATCHES || context.healed;
@@ -182,13 +177,10 @@ impl RelayActor {
     }
 
     /// Whether there was a reason to stop.
-    fn judge(&self, instance: &Instance, stop: &Stop) -> Result<(), Violation> {
-        let superseded = instance.init < self.inits;
+    fn judge(&self, stop: &Stop) -> Result<(), Violation> {
         match stop {
             // A transaction that took too long fences its producer, too.
             Stop::Fenced(_) if self.plan.delivery == Delivery::ExactlyOnce => Ok(()),
-            // What it knows of the progress is old by now.
-            Stop::Refused(_) if superseded => Ok(()),
             stop => Err(format!("a relay stops for no reason: {stop:?}")),
         }
     }
@@ -261,12 +253,7 @@ impl Instance {
         self.database.abandon(context);
     }
 
-    fn hear(
-        &mut self,
-        context: &mut Context,
-        event: ActorEvent,
-        inits: &mut u64,
-    ) -> Result<Happening, Violation> {
+    fn hear(&mut self, context: &mut Context, event: ActorEvent) -> Result<Happening, Violation> {
         if let Some((until, heard)) = &mut self.frozen {
             if *until > context.scheduler.instant() {
                 if !matches!(event, ActorEvent::Wake) {
@@ -277,19 +264,18 @@ impl Instance {
             context.trace(|| "the frozen relay thaws".to_owned());
             let (_, heard) = self.frozen.take().expect("it was frozen");
             for event in heard {
-                if let Happening::Stopped(stop) = self.hear_now(context, event, inits)? {
+                if let Happening::Stopped(stop) = self.hear_now(context, event)? {
                     return Ok(Happening::Stopped(stop));
                 }
             }
         }
-        self.hear_now(context, event, inits)
+        self.hear_now(context, event)
     }
 
     fn hear_now(
         &mut self,
         context: &mut Context,
         event: ActorEvent,
-        inits: &mut u64,
     ) -> Result<Happening, Violation> {
         let outcome = match event {
             ActorEvent::Wake => self.woken(context)?,
@@ -302,7 +288,7 @@ impl Instance {
             event => self.topics.on(context, event)?,
         };
         Ok(match outcome {
-            Some(outcome) => self.drive(context, outcome, inits),
+            Some(outcome) => self.drive(context, outcome),
             None => Happening::Nothing,
         })
     }
@@ -381,14 +367,12 @@ impl Instance {
     }
 
     /// Does what the relay asks for, until there is something to wait for.
-    fn drive(&mut self, context: &mut Context, outcome: Outcome, inits: &mut u64) -> Happening {
+    fn drive(&mut self, context: &mut Context, outcome: Outcome) -> Happening {
         let mut outcome = outcome;
         loop {
             let operation = self.relay.step(outcome);
             let next = match operation {
                 Operation::Init => {
-                    *inits += 1;
-                    self.init = *inits;
                     self.database.abandon(context);
                     self.begin(context, Job::Init)
                 }

@@ -44,6 +44,7 @@ enum Stage {
     Idle,
     Topics,
     Init,
+    ProgressTopic,
     Progress,
     AddPartitions,
     Write,
@@ -146,8 +147,7 @@ impl Topics {
                 let positions = [((PROGRESS.to_owned(), 0), 0)];
                 self.reader = Reader::new(positions.into());
                 (self.end, self.progress) = (None, None);
-                self.stage = Stage::Progress;
-                self.reader.ask(context, 100);
+                self.enter(context, Stage::ProgressTopic);
             }
             Job::Publish(publication) => return self.publish(context, &publication),
             Job::Commit => self.enter(context, Stage::End { commit: true }),
@@ -200,11 +200,9 @@ impl Topics {
         self.calls = match stage {
             Stage::Topics => {
                 let topics = create_topics(&[EVENTS, DEAD_LETTERS], self.plan.partitions);
-                vec![
-                    call(COORDINATOR, (5, topics)),
-                    call(COORDINATOR, (5, progress_topic())),
-                ]
+                vec![call(COORDINATOR, (5, topics))]
             }
+            Stage::ProgressTopic => vec![call(COORDINATOR, (5, progress_topic()))],
             Stage::Init => vec![call(COORDINATOR, self.init())],
             Stage::AddPartitions => {
                 let write = |place: &Place| Write {
@@ -408,7 +406,7 @@ impl Topics {
         }
         let lane = self.calls[at].lane;
         let found = match stage {
-            Stage::Topics if error.is_error() => Verdict::Again,
+            Stage::Topics | Stage::ProgressTopic if error.is_error() => Verdict::Again,
             _ => protocol::verdict(error),
         };
         match found {
@@ -467,6 +465,12 @@ impl Topics {
                 self.enter(context, Stage::Init);
                 None
             }
+            Stage::ProgressTopic => {
+                self.stage = Stage::Progress;
+                self.calls.clear();
+                self.reader.ask(context, 100);
+                None
+            }
             Stage::AddPartitions => {
                 self.enter(context, Stage::Write);
                 None
@@ -497,7 +501,7 @@ impl Topics {
         self.vanish(context);
         match stage {
             Stage::Topics | Stage::Init => Outcome::Init(Err(error)),
-            Stage::Progress => Outcome::ReadProgress(Err(error)),
+            Stage::ProgressTopic | Stage::Progress => Outcome::ReadProgress(Err(error)),
             Stage::AddPartitions | Stage::Write => Outcome::Publish(Err(error)),
             Stage::End { commit: true } => Outcome::Commit(Err(error)),
             Stage::End { commit: false } | Stage::Idle => Outcome::Abort(Err(error)),
