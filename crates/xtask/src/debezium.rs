@@ -1,6 +1,7 @@
 //! `cargo xtask debezium`: a Kafka Connect worker with Debezium's PostgreSQL connector and
-//! `exactly.once.support=required`, and SIGKILLs of it and of the broker while a service writes into
-//! its outbox; in the end every committed event has to be in the topic once and in order.
+//! `exactly.once.support=required`, while a service writes into its outbox. The worker is killed, the
+//! broker is killed, a worker is stopped until another has its work; in the end every committed event
+//! has to be in the topic once and in order.
 //!
 //! Configuration, service and judge are in conformance/debezium, and docs/debezium.md shows the same
 //! files; here is what starts and kills. It takes minutes, most of them Java's, so it is no part of
@@ -16,17 +17,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use databases::postgresql::PostgreSql;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::{cargo, kafka, oncelog, process, toolbox};
 
 const CONNECTOR: &str = "outbox";
+/// The connection of a stopped worker is given up, and with it the slot, before its successor does.
+const DATABASE: &[(&str, &str)] = &[("wal_sender_timeout", "10s")];
 const READY_LIMIT: Duration = Duration::from_secs(90);
 /// A worker that was killed has to be missed before its work is given to the next one.
 const RUNNING_LIMIT: Duration = Duration::from_secs(240);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 const JUDGE_LIMIT: Duration = Duration::from_secs(10 * 60);
 const REST_TIMEOUT: Duration = Duration::from_secs(30);
+/// For an overtaken worker to do its worst.
+const ZOMBIE: Duration = Duration::from_secs(5);
 /// Before a kill.
 const PAUSE_MS: (u64, u64) = (500, 6_000);
 
@@ -38,6 +44,9 @@ pub struct Args {
     /// How often the broker is killed.
     #[arg(long, default_value_t = 2)]
     broker_kills: u32,
+    /// How often the worker is stopped until another has its work, and goes on then.
+    #[arg(long, default_value_t = 1)]
+    zombies: u32,
     /// Start this peer instead of `oncelog`.
     #[arg(long, value_enum)]
     against: Option<Peer>,
@@ -64,8 +73,8 @@ pub fn run(args: &Args) -> Result<()> {
         now.map_or(1, |now| u64::from(now.subsec_nanos()))
     });
     println!(
-        "--kills {} --broker-kills {} --seed {seed}",
-        args.kills, args.broker_kills
+        "--kills {} --broker-kills {} --zombies {} --seed {seed}",
+        args.kills, args.broker_kills, args.zombies
     );
     let home = crate::root().join("target/debezium");
     if home.exists() {
@@ -94,6 +103,7 @@ struct World {
     worker_address: SocketAddr,
     broker: Option<Child>,
     worker: Option<Child>,
+    zombie: Option<Child>,
     service: Option<Child>,
     /// Tasks that Connect had given up and that were started again by its REST interface.
     restarted: u32,
@@ -108,7 +118,7 @@ impl World {
             (None, None) => Program::Oncelog(cargo::release_binary("oncelog")?),
         };
         toolbox::need(&[&toolbox::POSTGRESQL])?;
-        let database = PostgreSql::start()?;
+        let database = PostgreSql::start_with(DATABASE)?;
         let worker_port = databases::port::free()?;
         Ok(World {
             program,
@@ -121,6 +131,7 @@ impl World {
             broker_address: free_address()?,
             broker: None,
             worker: None,
+            zombie: None,
             service: None,
             restarted: 0,
             random: seed,
@@ -152,6 +163,7 @@ impl World {
                     kill("the broker", &mut self.broker)?;
                     self.start_broker()?;
                 }
+                Victim::Zombie => self.overtake()?,
             }
             before = self.delivered()?;
         }
@@ -165,27 +177,47 @@ impl World {
         ensure!(!figures.is_empty(), "the judge came to no judgement");
         Ok((
             format!(
-                "worker killed {} times, broker {} times, failed tasks restarted {}; {written}; {figures}",
-                args.kills, args.broker_kills, self.restarted
+                "worker killed {} times and overtaken {} times, broker killed {} times, \
+                 failed tasks restarted {}; {written}; {figures}",
+                args.kills, args.zombies, args.broker_kills, self.restarted
             ),
             well,
         ))
     }
 
-    /// Whom to kill, in an order of chance.
+    /// Whom to do what, in an order of chance.
     fn victims(&mut self, args: &Args) -> Vec<Victim> {
-        let (mut worker, mut broker) = (u64::from(args.kills), u64::from(args.broker_kills));
+        let mut left = Vec::new();
+        for (victim, times) in [
+            (Victim::Worker, args.kills),
+            (Victim::Broker, args.broker_kills),
+            (Victim::Zombie, args.zombies),
+        ] {
+            left.extend((0..times).map(|_| victim));
+        }
         let mut victims = Vec::new();
-        while worker + broker > 0 {
-            if self.draw() % (worker + broker) < worker {
-                worker -= 1;
-                victims.push(Victim::Worker);
-            } else {
-                broker -= 1;
-                victims.push(Victim::Broker);
-            }
+        while !left.is_empty() {
+            let chosen = self.draw() as usize % left.len();
+            victims.push(left.swap_remove(chosen));
         }
         victims
+    }
+
+    /// Stops the worker in the middle of its work; goes on with it when another one delivers, which has
+    /// to have fenced it by then; and kills it.
+    fn overtake(&mut self) -> Result<()> {
+        let worker = self.worker.take().context("the worker runs")?;
+        let pid = i32::try_from(worker.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.context("a process id")?;
+        self.zombie = Some(worker);
+        rustix::process::kill_process(pid, Signal::STOP)?;
+        self.worker_address.set_port(databases::port::free()?);
+        let before = self.delivered()?;
+        self.start_worker()?;
+        self.await_running(Some(&before))?;
+        rustix::process::kill_process(pid, Signal::CONT)?;
+        std::thread::sleep(ZOMBIE);
+        kill("the overtaken worker", &mut self.zombie)
     }
 
     fn start_broker(&mut self) -> Result<()> {
@@ -388,6 +420,11 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        if let Some(mut zombie) = self.zombie.take() {
+            // It may be stopped, and would not hear anything else.
+            let _ = zombie.kill();
+            let _ = zombie.wait();
+        }
         let children = [&mut self.service, &mut self.worker, &mut self.broker];
         for child in children.into_iter().filter_map(Option::as_mut) {
             let _ = process::stop(child, STOP_LIMIT);
@@ -399,6 +436,7 @@ impl Drop for World {
 enum Victim {
     Worker,
     Broker,
+    Zombie,
 }
 
 /// SIGKILL.
