@@ -65,10 +65,27 @@ fn written(message: &Message<'_>) -> Vec<u8> {
             string(&mut out, namespace);
             string(&mut out, name);
         }
+        Message::Insert { .. }
+        | Message::Update { .. }
+        | Message::Delete { .. }
+        | Message::Truncate { .. } => change(&mut out, message),
+        Message::Logical(logical) => {
+            out.extend([b'M', logical.flags]);
+            out.extend(logical.lsn.to_be_bytes());
+            string(&mut out, logical.prefix);
+            counted(&mut out, logical.content);
+        }
+    }
+    out
+}
+
+/// Of [`written`]: what is done to rows.
+fn change(out: &mut Vec<u8>, message: &Message<'_>) {
+    match message {
         Message::Insert { relation, new } => {
             out.push(b'I');
             out.extend(relation.to_be_bytes());
-            tuple(&mut out, b'N', new);
+            tuple(out, b'N', new);
         }
         Message::Update {
             relation,
@@ -78,9 +95,9 @@ fn written(message: &Message<'_>) -> Vec<u8> {
             out.push(b'U');
             out.extend(relation.to_be_bytes());
             if let Some(before) = before {
-                old(&mut out, before);
+                old(out, before);
             }
-            tuple(&mut out, b'N', new);
+            tuple(out, b'N', new);
         }
         Message::Delete {
             relation,
@@ -88,7 +105,7 @@ fn written(message: &Message<'_>) -> Vec<u8> {
         } => {
             out.push(b'D');
             out.extend(relation.to_be_bytes());
-            old(&mut out, before);
+            old(out, before);
         }
         Message::Truncate { options, relations } => {
             out.push(b'T');
@@ -100,14 +117,8 @@ fn written(message: &Message<'_>) -> Vec<u8> {
             out.push(*options);
             out.extend(relations.iter().flat_map(|oid| oid.to_be_bytes()));
         }
-        Message::Logical(logical) => {
-            out.extend([b'M', logical.flags]);
-            out.extend(logical.lsn.to_be_bytes());
-            string(&mut out, logical.prefix);
-            counted(&mut out, logical.content);
-        }
+        _ => unreachable!("no change of rows"),
     }
-    out
 }
 
 fn columns(out: &mut Vec<u8>, columns: &[Column<'_>]) {
