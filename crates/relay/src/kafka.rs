@@ -51,6 +51,12 @@ pub struct Settings {
 const ANSWER: Duration = Duration::from_secs(60);
 /// How often a wait looks whether the relay is to stop.
 const SLICE: Duration = Duration::from_millis(500);
+/// How often a start looks for the producer's first connection.
+const CONNECTED: Duration = Duration::from_millis(1);
+/// How long a commit waits for the client to have seen the last acknowledgement, at the most.
+const SETTLE: Duration = Duration::from_millis(50);
+/// How often it looks.
+const SETTLED: Duration = Duration::from_micros(20);
 /// A record beside its key, value and headers: more than any version of the format needs.
 const RECORD_OVERHEAD_BYTES: usize = 512;
 
@@ -90,6 +96,22 @@ impl Kafka {
 
     fn producer(&self) -> &ThreadedProducer<Context, NoCustomPartitioner> {
         self.producer.as_ref().expect("a relay begins with Init")
+    }
+
+    /// Until the producer knows its cluster, or after a while. Without a connection it looks for its
+    /// coordinator again only after 500 ms. It is asked again and again, since it wakes nobody up.
+    fn connect(&self) {
+        let deadline = Instant::now() + SLICE;
+        while self
+            .producer()
+            .client()
+            .fetch_cluster_id(CONNECTED)
+            .is_none()
+            && Instant::now() < deadline
+            && !self.stop.load(Ordering::Relaxed)
+        {
+            std::thread::sleep(CONNECTED);
+        }
     }
 
     /// Calls `attempt`, which may be called again where its time was up, until [`ANSWER`] is over.
@@ -228,6 +250,8 @@ impl Kafka {
             .set("group.id", &self.settings.transactional_id)
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
+            // The end is only told with an answer that has nothing.
+            .set("fetch.wait.max.ms", "1")
             .set("auto.offset.reset", "earliest")
             .set("allow.auto.create.topics", "false")
             .set("isolation.level", isolation);
@@ -310,6 +334,47 @@ impl Kafka {
         }
     }
 
+    /// What the last committed transaction of this relay has left.
+    fn last_progress(
+        &self,
+        uncommitted: &BaseConsumer,
+        committed: &BaseConsumer,
+    ) -> Result<Option<Progress>, TopicsError> {
+        let lost = |error: KafkaError| TopicsError::Lost(error.to_string());
+        self.check_progress_topic(uncommitted)?;
+        let (topic, shard) = (&self.settings.progress_topic, self.settings.shard);
+        let (start, end) = uncommitted
+            .fetch_watermarks(topic, shard, ANSWER)
+            .map_err(lost)?;
+        let deadline = Instant::now() + ANSWER;
+        while committed
+            .fetch_watermarks(topic, shard, ANSWER)
+            .map_err(lost)?
+            .1
+            < end
+        {
+            if Instant::now() > deadline || self.stop.load(Ordering::Relaxed) {
+                return Err(TopicsError::Lost(format!(
+                    "an open transaction in {topic}-{shard} is not this relay's; `oncelog txn \
+                     find-hanging` names it"
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // It is among the last ones, but for aborted transactions and markers.
+        for recent in [16, 4096] {
+            if end - recent > start
+                && let Some(progress) = self.last_from(committed, end - recent, end)?
+            {
+                return Ok(Some(progress));
+            }
+        }
+        if start == end {
+            return Ok(None);
+        }
+        self.last_from(committed, start, end)
+    }
+
     /// The last committed record from `from` to `end`; it has no record where all that is there are
     /// markers and aborted ones. Not to wherever the topic ends by then: behind an instance that has
     /// taken over and writes all the time, it never would.
@@ -366,45 +431,18 @@ impl Topics for Kafka {
         if !self.exactly_once() {
             return Ok(());
         }
+        self.connect();
         self.patiently(|producer| producer.init_transactions(SLICE))
     }
 
     fn progress(&mut self) -> Result<Option<Progress>, TopicsError> {
-        let lost = |error: KafkaError| TopicsError::Lost(error.to_string());
         let uncommitted = self.consumer("read_uncommitted")?;
-        self.check_progress_topic(&uncommitted)?;
-        let (topic, shard) = (&self.settings.progress_topic, self.settings.shard);
-        let (start, end) = uncommitted
-            .fetch_watermarks(topic, shard, ANSWER)
-            .map_err(lost)?;
-        let consumer = self.consumer("read_committed")?;
-        let deadline = Instant::now() + ANSWER;
-        while consumer
-            .fetch_watermarks(topic, shard, ANSWER)
-            .map_err(lost)?
-            .1
-            < end
-        {
-            if Instant::now() > deadline || self.stop.load(Ordering::Relaxed) {
-                return Err(TopicsError::Lost(format!(
-                    "an open transaction in {topic}-{shard} is not this relay's; `oncelog txn \
-                     find-hanging` names it"
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        // It is among the last ones, but for aborted transactions and markers.
-        for recent in [16, 4096] {
-            if end - recent > start
-                && let Some(progress) = self.last_from(&consumer, end - recent, end)?
-            {
-                return Ok(Some(progress));
-            }
-        }
-        if start == end {
-            return Ok(None);
-        }
-        self.last_from(&consumer, start, end)
+        let committed = self.consumer("read_committed")?;
+        let progress = self.last_progress(&uncommitted, &committed);
+        // A consumer takes 100 ms to end, for which nobody has to wait.
+        let ending = std::thread::Builder::new();
+        let _ = ending.spawn(move || drop((uncommitted, committed)));
+        progress
     }
 
     fn publish(
@@ -440,6 +478,12 @@ impl Topics for Kafka {
     }
 
     fn commit(&mut self) -> Result<(), TopicsError> {
+        // The last callback is told a moment before the client itself takes the record as done; a commit
+        // in that moment would look again only after 100 ms.
+        let deadline = Instant::now() + SETTLE;
+        while self.producer().in_flight_count() > 0 && Instant::now() < deadline {
+            std::thread::sleep(SETTLED);
+        }
         self.patiently(|producer| producer.commit_transaction(SLICE))?;
         self.began = None;
         Ok(())

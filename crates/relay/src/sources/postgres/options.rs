@@ -98,7 +98,7 @@ mod defaults {
     }
 
     pub fn queue_bytes() -> usize {
-        32 << 20
+        8 << 20
     }
 
     pub fn poll_interval_ms() -> u64 {

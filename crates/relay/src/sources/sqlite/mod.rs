@@ -69,6 +69,11 @@ const BUSY: Duration = Duration::from_secs(10);
 /// Rows that one pruning deletes: it holds the database's only write lock.
 const PRUNE_ROWS_MAX: usize = 1_000;
 const PRUNE_EVERY: Duration = Duration::from_secs(1);
+/// Deleting published rows takes them out of the index of their ids, which have no order: its pages are
+/// read and written again and again unless they fit. In KiB, and negative, as SQLite wants it.
+const CACHE_KIB: i64 = -16_384;
+/// For the same reason: in pages, of 4 KiB for the most part. SQLite's own is 1,000.
+const WAL_PAGES: i64 = 4_000;
 
 pub struct Sqlite {
     options: Options,
@@ -313,6 +318,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "cache_size", CACHE_KIB)?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
     Ok(connection)
 }
 
