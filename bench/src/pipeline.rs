@@ -7,6 +7,7 @@
 
 pub mod apply;
 mod arrivals;
+mod connect;
 pub mod drain;
 pub mod eos_loop;
 pub mod large;

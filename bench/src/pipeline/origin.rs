@@ -89,16 +89,24 @@ impl Origin {
     /// Has the relay make its beginning, with one event; it runs.
     pub fn begin(&self, program: &Program, arrivals: &mut Arrivals) -> Result<Part> {
         let mut relay = program.start()?;
-        let began = Instant::now();
-        while !self.is_read()? {
-            relay.check()?;
-            ensure!(began.elapsed() < START_LIMIT, "the relay does not begin");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.await_beginning(&mut relay)?;
         let before = arrivals.stable_ends()?;
         self.fill(0, 1, 1)?;
         arrivals.await_change(&before, &mut relay)?;
         Ok(relay)
+    }
+
+    pub fn await_beginning(&self, reader: &mut Part) -> Result<()> {
+        let began = Instant::now();
+        while !self.is_read()? {
+            reader.check()?;
+            ensure!(
+                began.elapsed() < START_LIMIT,
+                "nobody reads the database's log"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     /// What reads a log begins where it is when it is started.

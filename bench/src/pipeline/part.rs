@@ -84,17 +84,22 @@ impl<'a> Program<'a> {
         command.arg(self.verb).arg("--config").arg(self.file());
         command.stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
-        let child = command.spawn().with_context(|| format!("{command:?}"))?;
-        let process = Process(child.id());
-        Ok(Part {
-            child,
-            log: path,
-            process,
-        })
+        Part::spawn(&mut command, path)
     }
 }
 
 impl Part {
+    /// A process that writes what it says to `log`.
+    pub fn spawn(command: &mut Command, log: PathBuf) -> Result<Part> {
+        let child = command.spawn().with_context(|| format!("{command:?}"))?;
+        let process = Process(child.id());
+        Ok(Part {
+            child,
+            log,
+            process,
+        })
+    }
+
     /// Errors: it has ended, and its last words.
     pub fn check(&mut self) -> Result<()> {
         let Some(status) = self.child.try_wait()? else {

@@ -159,28 +159,31 @@ fn table(text: &mut String, outcomes: &[&Outcome]) {
 }
 
 fn pipeline_table(text: &mut String, outcomes: &[&Outcome]) {
-    text.push_str("| Row | What | Oncelog | Goal | Kafka |\n|---|---|---|---|---|\n");
+    text.push_str(
+        "| Row | What | Peer | Oncelog | Oncelog / peer | Goal |\n|---|---|---|---|---|---|\n",
+    );
     for outcome in outcomes {
         let (id, title, mode) = (outcome.row.id(), outcome.row.title, outcome.row.mode());
         let times = outcome.measured.values().map(Vec::len).max().unwrap_or(0);
         let _ = writeln!(
             text,
-            "| **{id}** | **{title}**; {mode}; {times} times | | | |"
+            "| **{id}** | **{title}**; {mode}; {times} times | | | | |"
         );
         for metric in outcome.row.metrics {
             let of = |system| with_spread(outcome.spread(system, metric.figure));
             let _ = writeln!(
                 text,
-                "| | {}, {} | {} | {} | {} |",
+                "| | {}, {} | {} | {} | {} | {} |",
                 metric.title,
                 metric.unit,
-                of(System::Oncelog),
-                goals(outcome, metric),
                 of(System::Kafka),
+                of(System::Oncelog),
+                ratio(outcome, metric),
+                goals(outcome, metric),
             );
         }
         for why in outcome.failures() {
-            let _ = writeln!(text, "| | **failed** {} | | | |", why.replace('|', "/"));
+            let _ = writeln!(text, "| | **failed** {} | | | | |", why.replace('|', "/"));
         }
     }
 }
@@ -266,8 +269,8 @@ mod tests {
         let mut text = String::new();
         pipeline_table(&mut text, &[&row_1()]);
         let line = text.lines().nth(3).unwrap();
-        let throughput = "| | throughput, MB/s | 400 (400..400) | >= 1.6x: not met | \
-                          450 (400..500) |";
+        let throughput = "| | throughput, MB/s | 450 (400..500) | 400 (400..400) | \
+                          0.800 (0.800..0.800) | >= 1.6x: not met |";
         assert_eq!(line, throughput);
     }
 }
