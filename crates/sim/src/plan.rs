@@ -186,16 +186,12 @@ impl PipelinePlan {
             1 => Delivery::AtLeastOnce,
             _ => Delivery::ExactlyOnce,
         };
-        let source = match delivery {
-            // A slot sends a whole transaction again of which a part was confirmed.
-            Delivery::AtMostOnce => *pick(random, &[Kind::Claims, Kind::Cursor]),
-            _ => *pick(random, &[Kind::Log, Kind::Log, Kind::Claims, Kind::Cursor]),
-        };
+        let source = *pick(random, &[Kind::Log, Kind::Log, Kind::Claims, Kind::Cursor]);
         Some(PipelinePlan {
             source,
             delivery,
             sink_delivery,
-            inbox: sink_delivery == SinkDelivery::ExactlyOnce && random.one_in(2),
+            inbox: sink_delivery == SinkDelivery::ExactlyOnce && random.one_in(3),
             partitions: 1 + random.below(3) as i32,
             transactions: 5 + random.below(40) as u32,
             writers: 1 + random.below(4) as u32,

@@ -1,7 +1,7 @@
 //! A log of transactions and the replication slot that a relay reads it through, as PostgreSQL has
 //! them: whole transactions in the order of their commits, those whose commit is at or after the place
 //! that was asked for; the slot is read by one connection, and what it has confirmed comes to its disk
-//! later, so that a crash takes some of it back.
+//! later, so that a crash takes some of it back. Without a progress topic, the position is in a table.
 //!
 //! The rows that are done already are passed over by the relay's own [`Resume`].
 
@@ -29,6 +29,8 @@ pub struct Log {
     /// What is before is not sent again.
     confirmed: u64,
     on_disk: u64,
+    /// Without a progress: the transaction and its rows that are done.
+    stored: Option<(u64, u64)>,
     reader: Option<Reader>,
 }
 
@@ -50,6 +52,7 @@ impl Default for Log {
             end_lsn: BEGINNING,
             confirmed: BEGINNING,
             on_disk: BEGINNING,
+            stored: None,
             reader: None,
         }
     }
@@ -95,7 +98,13 @@ impl Log {
             None if exactly_once && self.confirmed > BEGINNING => {
                 return Err(gap(&Lsn(self.confirmed), &"nothing"));
             }
-            None => (Resume::from_start(), self.confirmed),
+            None => {
+                let resume = match self.stored.filter(|_| !exactly_once) {
+                    Some((commit_lsn, rows)) => Resume::after(commit_lsn, rows),
+                    None => Resume::from_start(),
+                };
+                (resume, self.confirmed)
+            }
             Some(Position::Wal {
                 commit_lsn,
                 end_lsn,
@@ -183,7 +192,7 @@ impl Log {
         let Position::Wal {
             commit_lsn,
             end_lsn,
-            ..
+            rows,
         } = *position
         else {
             return Err(other_kind(position));
@@ -193,6 +202,9 @@ impl Log {
             .as_ref()
             .filter(|reader| reader.connection == connection);
         reader.ok_or_else(not_open)?;
+        if rows > 0 {
+            self.stored = self.stored.max(Some((commit_lsn, rows)));
+        }
         // A checkpoint may have come in between.
         self.on_disk = self.confirmed;
         // In the middle of a transaction, all of it is sent again.

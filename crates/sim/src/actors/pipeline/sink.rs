@@ -16,7 +16,7 @@ use oncelog_sink::config::{Config, Delivery};
 use oncelog_sink::record::{Place, SinkRecord, TopicPartition};
 use oncelog_sink::records::{Limit, Polled, Range, Rebalance, RecordsError};
 use oncelog_sink::sink::{Operation, Outcome, Sink, Stop};
-use oncelog_sink::target::TargetError;
+use oncelog_sink::target::{TargetError, Transaction};
 use oncelog_wire::clock::Instant;
 use oncelog_wire::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -76,6 +76,8 @@ pub struct SinkActor {
     /// Nothing is done before: what is heard waits.
     not_before: Instant,
     heard: Vec<ActorEvent>,
+    /// It froze before it sent this.
+    held_back: Option<Transaction>,
     done: bool,
     stopped: bool,
 }
@@ -98,6 +100,7 @@ impl SinkActor {
             quiet: 0,
             not_before: Instant(0),
             heard: Vec::new(),
+            held_back: None,
             done: false,
             stopped: false,
         }
@@ -109,6 +112,10 @@ impl SinkActor {
             context.trace(|| format!("sink {number} starts"));
             self.sink = Some(Sink::new(&self.config));
             return self.drive(context, Outcome::Started);
+        }
+        if let Some(transaction) = self.held_back.take() {
+            self.ask(context, Waiting::Apply, Ask::Apply(transaction));
+            return Ok(());
         }
         if self.database.is_late(context)
             && let Some(outcome) = self.lost("the database does not answer")
@@ -249,9 +256,7 @@ impl SinkActor {
                 self.read_from(context, &places);
                 return Ok(Some(Outcome::Seek(Ok(()))));
             }
-            Operation::Apply(transaction) => {
-                self.ask(context, Waiting::Apply, Ask::Apply(transaction));
-            }
+            Operation::Apply(transaction) => self.apply(context, transaction),
             // Nothing depends on it.
             Operation::Commit(_, true) => return Ok(Some(Outcome::Commit(Ok(())))),
             Operation::Commit(places, false) => {
@@ -281,6 +286,19 @@ impl SinkActor {
             Operation::Stop(stop) => return Err(format!("a sink stops for no reason: {stop:?}")),
         }
         Ok(None)
+    }
+
+    /// Now and then it freezes with the batch in its hands.
+    fn apply(&mut self, context: &mut Context, transaction: Transaction) {
+        let one_in = self.plan.crash_one_in / 2;
+        if one_in > 0 && !context.healed && context.scheduler.random.one_in(one_in) {
+            let number = self.number;
+            context.trace(|| format!("sink {number} freezes with a batch"));
+            self.waiting = Waiting::Apply;
+            self.held_back = Some(transaction);
+            return self.pause(context, FREEZE_MS);
+        }
+        self.ask(context, Waiting::Apply, Ask::Apply(transaction));
     }
 
     fn ask(&mut self, context: &mut Context, waiting: Waiting, ask: Ask) {
@@ -332,7 +350,13 @@ impl SinkActor {
             Waiting::Apply | Waiting::Claim | Waiting::Commit => true,
             _ => context.scheduler.random.one_in(10),
         };
-        if one_in == 0 || context.healed || !busy || !context.scheduler.random.one_in(one_in) {
+        let frozen = self.held_back.is_some();
+        if one_in == 0
+            || context.healed
+            || frozen
+            || !busy
+            || !context.scheduler.random.one_in(one_in)
+        {
             return;
         }
         let number = self.number;
@@ -349,6 +373,7 @@ impl SinkActor {
         self.leave(context);
         self.database.abandon(context);
         self.sink = None;
+        self.held_back = None;
         self.waiting = Waiting::Nothing;
         self.quiet = 0;
         let down_ms = context.scheduler.random.below(2_000);
