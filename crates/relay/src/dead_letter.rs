@@ -32,7 +32,10 @@ pub fn of_row(settings: &Settings, row: &OutboxRow, reason: &str) -> Vec<Event> 
 /// instead, which then is a JSON object.
 pub fn of_event(settings: &Settings, event: &Event, reason: &str) -> Vec<Event> {
     let small = |bytes: &Option<Vec<u8>>| bytes.as_ref().is_none_or(|b| b.len() <= SMALL_BYTES_MAX);
-    let mut headers = vec![("oncelog.topic".into(), Some(event.topic.as_bytes().to_vec()))];
+    let mut headers = vec![(
+        "oncelog.topic".into(),
+        Some(event.topic.as_bytes().to_vec()),
+    )];
     let bytes: usize = event.headers.iter().map(|(name, _)| name.len()).sum();
     let fits = small(&event.key)
         && bytes <= SMALL_BYTES_MAX
@@ -43,7 +46,9 @@ pub fn of_event(settings: &Settings, event: &Event, reason: &str) -> Vec<Event> 
         return parts(settings, key, value, &event.position, reason, &headers);
     }
     let text = |bytes: &Option<Vec<u8>>| {
-        bytes.as_ref().map_or(Json::Null, |bytes| bytes_to_json(bytes))
+        bytes
+            .as_ref()
+            .map_or(Json::Null, |bytes| bytes_to_json(bytes))
     };
     let listed = event.headers.iter();
     let listed = listed.map(|(name, value)| Json::from(vec![name.to_string().into(), text(value)]));
@@ -67,9 +72,10 @@ fn parts(
     let text = |text: &str| Some(text.as_bytes().to_vec());
     let topic: Arc<str> = settings.dead_letter_topic.as_str().into();
     let pieces: Vec<Option<Vec<u8>>> = match value {
-        Some(value) if value.len() > PART_BYTES_MAX => {
-            value.chunks(PART_BYTES_MAX).map(|piece| Some(piece.to_vec())).collect()
-        }
+        Some(value) if value.len() > PART_BYTES_MAX => value
+            .chunks(PART_BYTES_MAX)
+            .map(|piece| Some(piece.to_vec()))
+            .collect(),
         whole => vec![whole],
     };
     let count = pieces.len();
@@ -78,7 +84,10 @@ fn parts(
             ("oncelog.error".into(), text(reason)),
             ("oncelog.relay".into(), text(&settings.name)),
             ("oncelog.position".into(), text(&position.to_string())),
-            ("oncelog.part".into(), text(&format!("{}/{count}", index + 1))),
+            (
+                "oncelog.part".into(),
+                text(&format!("{}/{count}", index + 1)),
+            ),
         ];
         headers.extend(more.iter().cloned());
         Event {

@@ -31,16 +31,22 @@ pub struct Seen {
 
 impl Figures {
     pub fn seen(&self) -> Seen {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn note(&self, relay: &Relay) {
         let counts = relay.counts();
         self.published.store(counts.published, Ordering::Relaxed);
-        self.transactions.store(counts.transactions, Ordering::Relaxed);
-        self.quarantined.store(counts.quarantined, Ordering::Relaxed);
+        self.transactions
+            .store(counts.transactions, Ordering::Relaxed);
+        self.quarantined
+            .store(counts.quarantined, Ordering::Relaxed);
         self.restarts.store(counts.restarts, Ordering::Relaxed);
-        self.running.store(relay.trouble().is_none(), Ordering::Relaxed);
+        self.running
+            .store(relay.trouble().is_none(), Ordering::Relaxed);
     }
 }
 
@@ -131,8 +137,15 @@ fn perform(
 fn tell_trouble(relay: &Relay, pause: Duration, figures: &Figures) {
     let trouble = relay.trouble().map(str::to_owned);
     let reason = trouble.as_deref().unwrap_or("no reason given");
-    tracing::warn!("the relay begins anew in {} ms: {reason}", pause.as_millis());
-    figures.state.lock().unwrap_or_else(PoisonError::into_inner).trouble = trouble;
+    tracing::warn!(
+        "the relay begins anew in {} ms: {reason}",
+        pause.as_millis()
+    );
+    figures
+        .state
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .trouble = trouble;
 }
 
 /// A source that cannot say what it holds will fail at the next read, too.

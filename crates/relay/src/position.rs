@@ -86,7 +86,8 @@ impl Progress {
 
     /// Errors: what is wrong with the record, for a person.
     pub fn decode(bytes: &[u8]) -> Result<Progress, String> {
-        let progress: Progress = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let progress: Progress =
+            serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if progress.version != VERSION {
             return Err(format!(
                 "version {} is not known to this program, which knows {VERSION}",

@@ -232,9 +232,9 @@ impl Relay {
                 self.refusal = Some(reason);
                 Operation::ReadProgress
             }
-            Outcome::Open(Err(error)) | Outcome::Read(Err(error)) | Outcome::Confirm(Err(error)) => {
-                self.source_failed(error)
-            }
+            Outcome::Open(Err(error))
+            | Outcome::Read(Err(error))
+            | Outcome::Confirm(Err(error)) => self.source_failed(error),
         }
     }
 

@@ -55,7 +55,11 @@ impl Script {
             columns: Arc::clone(&self.columns),
             values: vec![
                 Value::Text(format!("e{sequence}")),
-                if *sequence < 0 { Value::Null } else { Value::Text("order".into()) },
+                if *sequence < 0 {
+                    Value::Null
+                } else {
+                    Value::Text("order".into())
+                },
                 Value::Text("a".into()),
                 Value::Text(sequence.to_string()),
             ],
@@ -69,7 +73,10 @@ impl Script {
 
     fn rejected(&mut self, index: Option<usize>) -> String {
         let reason = "too large".to_owned();
-        self.say(Outcome::Publish(Err(TopicsError::Rejected { index, reason })))
+        self.say(Outcome::Publish(Err(TopicsError::Rejected {
+            index,
+            reason,
+        })))
     }
 }
 
@@ -84,10 +91,17 @@ fn short(operation: &Operation) -> String {
             let payload = |event: &Event| {
                 let value = event.value.as_deref().unwrap_or(b"-");
                 let dead = event.topic.ends_with("dead-letter");
-                if dead { "dead".to_owned() } else { String::from_utf8_lossy(value).into_owned() }
+                if dead {
+                    "dead".to_owned()
+                } else {
+                    String::from_utf8_lossy(value).into_owned()
+                }
             };
             let events: Vec<String> = publication.events().iter().map(payload).collect();
-            let at = publication.progress.as_ref().map(|progress| format!(" at {}", progress.position));
+            let at = publication
+                .progress
+                .as_ref()
+                .map(|progress| format!(" at {}", progress.position));
             format!("publish {}{}", events.join(","), at.unwrap_or_default())
         }
         Operation::Commit => "commit".into(),
@@ -155,7 +169,10 @@ fn an_unknown_outcome_begins_anew_and_never_sends_on_a_guess() {
         assert_eq!(script.say(Outcome::Wait), "init");
         assert_eq!(script.say(Outcome::Init(Ok(()))), "read progress");
         let progress = Progress::new("sqlite:1", Position::Cursor { sequence: 1 });
-        assert_eq!(script.say(Outcome::ReadProgress(Ok(Some(progress)))), "open after row 1");
+        assert_eq!(
+            script.say(Outcome::ReadProgress(Ok(Some(progress)))),
+            "open after row 1"
+        );
         // What it had read is forgotten: the source hands out what is left.
         assert_eq!(script.say(Outcome::Open(Ok("sqlite:1".into()))), "read");
     }
@@ -176,7 +193,10 @@ fn pauses_grow_until_something_succeeds() {
     script.say(Outcome::Publish(Ok(())));
     script.say(Outcome::Commit(Ok(())));
     assert_eq!(script.relay.trouble(), None);
-    assert_eq!(script.say(Outcome::Confirm(Err(SourceError::Lost("x".into())))), "wait 50 ms");
+    assert_eq!(
+        script.say(Outcome::Confirm(Err(SourceError::Lost("x".into())))),
+        "wait 50 ms"
+    );
 }
 
 #[test]
@@ -184,10 +204,16 @@ fn fenced_and_refused_end_it() {
     let mut script = relay(Delivery::ExactlyOnce, OnPoison::Halt);
     script.open();
     script.rows(&[1]);
-    assert_eq!(script.say(Outcome::Publish(Err(TopicsError::Fenced("x".into())))), "fenced");
+    assert_eq!(
+        script.say(Outcome::Publish(Err(TopicsError::Fenced("x".into())))),
+        "fenced"
+    );
     let mut script = relay(Delivery::ExactlyOnce, OnPoison::Halt);
     script.open();
-    assert_eq!(script.say(Outcome::Read(Err(SourceError::Refused("x".into())))), "refused");
+    assert_eq!(
+        script.say(Outcome::Read(Err(SourceError::Refused("x".into())))),
+        "refused"
+    );
 }
 
 #[test]
@@ -222,11 +248,17 @@ fn a_rejected_event_is_found_by_halves() {
     assert_eq!(script.rejected(None), "abort");
     assert_eq!(script.say(Outcome::Abort(Ok(()))), "publish 1 at row 1");
     assert_eq!(script.say(Outcome::Publish(Ok(()))), "commit");
-    assert_eq!(script.say(Outcome::Commit(Ok(()))), "publish 2,3,4 at row 4");
+    assert_eq!(
+        script.say(Outcome::Commit(Ok(()))),
+        "publish 2,3,4 at row 4"
+    );
     assert_eq!(script.rejected(Some(0)), "abort");
     assert_eq!(script.say(Outcome::Abort(Ok(()))), "publish 2 at row 2");
     assert_eq!(script.rejected(Some(0)), "abort");
-    assert_eq!(script.say(Outcome::Abort(Ok(()))), "publish dead,3,4 at row 4");
+    assert_eq!(
+        script.say(Outcome::Abort(Ok(()))),
+        "publish dead,3,4 at row 4"
+    );
     assert_eq!(script.say(Outcome::Publish(Ok(()))), "commit");
     assert_eq!(script.say(Outcome::Commit(Ok(()))), "confirm row 4");
 }
@@ -270,13 +302,21 @@ fn the_parts_of_a_dead_letter_reach_their_position_together() {
         position: Position::Cursor { sequence: 1 },
         operation: RowOperation::Insert,
         columns: Arc::clone(&script.columns),
-        values: vec![Value::Text("e".into()), Value::Null, Value::Null, Value::Text(large)],
+        values: vec![
+            Value::Text("e".into()),
+            Value::Null,
+            Value::Null,
+            Value::Text(large),
+        ],
     };
     let batch = Batch {
         rows: vec![row],
         heartbeat: None,
     };
-    assert_eq!(script.say(Outcome::Read(Ok(batch))), "publish dead,dead,dead at row 1");
+    assert_eq!(
+        script.say(Outcome::Read(Ok(batch))),
+        "publish dead,dead,dead at row 1"
+    );
     assert_eq!(script.rejected(Some(1)), "abort");
     assert_eq!(script.say(Outcome::Abort(Ok(()))), "publish dead");
 }
@@ -296,13 +336,21 @@ fn a_refusal_is_looked_at_twice() {
             other => panic!("{other:?}"),
         }
     };
-    check(Ok(at(7)), |stop| *stop == Stop::Refused("they disagree".into()));
-    check(Ok(at(9)), |stop| matches!(stop, Stop::Fenced(why) if why.contains("they disagree")));
+    check(Ok(at(7)), |stop| {
+        *stop == Stop::Refused("they disagree".into())
+    });
+    check(
+        Ok(at(9)),
+        |stop| matches!(stop, Stop::Fenced(why) if why.contains("they disagree")),
+    );
     let lost = Err(TopicsError::Lost("away".into()));
     check(lost, |stop| *stop == Stop::Refused("they disagree".into()));
     // Without a transaction there is nobody who could have fenced it.
     let mut script = relay(Delivery::AtLeastOnce, OnPoison::Halt);
     script.say(Outcome::Started);
     script.say(Outcome::Init(Ok(())));
-    assert!(matches!(script.relay.step(refused()), Operation::Stop(Stop::Refused(_))));
+    assert!(matches!(
+        script.relay.step(refused()),
+        Operation::Stop(Stop::Refused(_))
+    ));
 }

@@ -144,11 +144,17 @@ impl Router {
             Operation::Delete => Ok(None),
             Operation::Update => match self.options.invalid {
                 OnInvalid::Warn => {
-                    tracing::warn!("an UPDATE of the outbox row {} is passed over", self.name(row));
+                    tracing::warn!(
+                        "an UPDATE of the outbox row {} is passed over",
+                        self.name(row)
+                    );
                     Ok(None)
                 }
                 OnInvalid::Error => {
-                    tracing::error!("an UPDATE of the outbox row {} is passed over", self.name(row));
+                    tracing::error!(
+                        "an UPDATE of the outbox row {} is passed over",
+                        self.name(row)
+                    );
                     Ok(None)
                 }
                 OnInvalid::Fatal => {
@@ -175,7 +181,10 @@ impl Router {
         let id = text(value(indexes.id)).ok_or_else(|| format!("has no {}", self.options.id))?;
         let mut headers = vec![(Arc::clone(&self.id_header), Some(id.into_bytes()))];
         if let Some(traceparent) = indexes.traceparent.and_then(|index| text(value(index))) {
-            headers.push((Arc::clone(&self.traceparent), Some(traceparent.into_bytes())));
+            headers.push((
+                Arc::clone(&self.traceparent),
+                Some(traceparent.into_bytes()),
+            ));
         }
         let mut envelope = Map::new();
         let mut partition = None;
@@ -200,7 +209,9 @@ impl Router {
             Some(Value::Null) | None => None,
             Some(_) => {
                 let column = self.options.timestamp.as_deref().unwrap_or_default();
-                return Err(format!("has no milliseconds since 1970 (an integer) in {column}"));
+                return Err(format!(
+                    "has no milliseconds since 1970 (an integer) in {column}"
+                ));
             }
         };
         Ok(Event {
@@ -220,7 +231,11 @@ impl Router {
         if empty && self.options.tombstone_on_empty {
             return None;
         }
-        if self.additional.iter().all(|one| one.placement != Placement::Envelope) {
+        if self
+            .additional
+            .iter()
+            .all(|one| one.placement != Placement::Envelope)
+        {
             return plain;
         }
         let as_json = match payload {
@@ -259,7 +274,11 @@ impl Router {
         let options = &self.options;
         let timestamp = options.timestamp.as_deref().map(need).transpose()?;
         let additional = self.additional.iter().map(|one| {
-            if options.additional_required { need(&one.column).map(Some) } else { Ok(find(&one.column)) }
+            if options.additional_required {
+                need(&one.column).map(Some)
+            } else {
+                Ok(find(&one.column))
+            }
         });
         let indexes = Indexes {
             id: need(&options.id)?,
@@ -282,7 +301,10 @@ fn placement(text: &str) -> Result<Additional, String> {
         )
     };
     let mut parts = text.split(':');
-    let column = parts.next().filter(|column| !column.is_empty()).ok_or_else(wrong)?;
+    let column = parts
+        .next()
+        .filter(|column| !column.is_empty())
+        .ok_or_else(wrong)?;
     let placement = match parts.next() {
         Some("header") => Placement::Header,
         Some("envelope") => Placement::Envelope,
@@ -307,7 +329,9 @@ fn check_topic(name: &str) -> Result<(), &'static str> {
     match name {
         "" | "." | ".." => Err("is no name of a topic"),
         _ if name.len() > LENGTH_MAX => Err("is longer than 249 characters"),
-        _ if !name.bytes().all(legal) => Err("has other characters than a-z, A-Z, 0-9, '.', '_', '-'"),
+        _ if !name.bytes().all(legal) => {
+            Err("has other characters than a-z, A-Z, 0-9, '.', '_', '-'")
+        }
         _ => Ok(()),
     }
 }
@@ -381,7 +405,10 @@ mod tests {
     }
 
     fn header<'a>(event: &'a Event, name: &str) -> Option<&'a str> {
-        let found = event.headers.iter().find(|(known, _)| known.as_ref() == name);
+        let found = event
+            .headers
+            .iter()
+            .find(|(known, _)| known.as_ref() == name);
         found.map(|(_, value)| std::str::from_utf8(value.as_ref().unwrap()).unwrap())
     }
 
@@ -406,13 +433,19 @@ mod tests {
         assert_eq!(event.partition, Some(3));
         let value = event.value.unwrap();
         let value: Json = serde_json::from_slice(&value).unwrap();
-        assert_eq!(value, serde_json::json!({"payload": {"a": 1}, "tenant": "t"}));
+        assert_eq!(
+            value,
+            serde_json::json!({"payload": {"a": 1}, "tenant": "t"})
+        );
     }
 
     #[test]
     fn a_trace_is_carried_on() {
         let event = route("{}", &order(&[("traceparent", text_value("00-a-b-01"))]));
-        assert_eq!(header(&event.unwrap().unwrap(), "traceparent"), Some("00-a-b-01"));
+        assert_eq!(
+            header(&event.unwrap().unwrap(), "traceparent"),
+            Some("00-a-b-01")
+        );
     }
 
     #[test]
@@ -420,7 +453,10 @@ mod tests {
         let options = r#"{"route.topic.regex": "(?<kind>[a-z]+)-.*",
             "route.topic.replacement": "events.${kind}"}"#;
         let routed = |value: &str| route(options, &order(&[("aggregatetype", text_value(value))]));
-        assert_eq!(routed("order-eu").unwrap().unwrap().topic.as_ref(), "events.order");
+        assert_eq!(
+            routed("order-eu").unwrap().unwrap().topic.as_ref(),
+            "events.order"
+        );
         // As in Java, what does not match is left as it is.
         assert_eq!(routed("order").unwrap().unwrap().topic.as_ref(), "order");
     }
@@ -450,18 +486,26 @@ mod tests {
     #[test]
     fn updates_and_deletes_make_no_record() {
         for operation in [Operation::Update, Operation::Delete] {
-            let changed = OutboxRow { operation, ..order(&[]) };
+            let changed = OutboxRow {
+                operation,
+                ..order(&[])
+            };
             assert_eq!(route("{}", &changed), Ok(None));
         }
         let fatal = r#"{"table.op.invalid.behavior": "fatal"}"#;
-        let updated = OutboxRow { operation: Operation::Update, ..order(&[]) };
+        let updated = OutboxRow {
+            operation: Operation::Update,
+            ..order(&[])
+        };
         assert!(route(fatal, &updated).is_err());
     }
 
     #[test]
     fn options_that_make_no_sense_are_refused() {
         let refused = |options: &str| {
-            Router::new(serde_json::from_str(options).unwrap()).err().unwrap()
+            Router::new(serde_json::from_str(options).unwrap())
+                .err()
+                .unwrap()
         };
         assert!(refused(r#"{"route.topic.regex": "("}"#).contains("route.topic.regex"));
         let placed = r#"{"table.fields.additional.placement": "a:b"}"#;

@@ -177,6 +177,12 @@ const MUTANTS: &[Mutant] = &[
                   Operation::Apply(Transaction {\n            batch: Arc::clone(&self.batch),",
     },
     Mutant {
+        name: "sink: the epoch not checked",
+        file: "crates/sink/src/target.rs",
+        find: "self.epoch == epoch && self.from == next_offset",
+        replace: "(self.epoch == epoch || true) && self.from == next_offset",
+    },
+    Mutant {
         name: "sink: the fence left out",
         file: "crates/sink/src/target.rs",
         find: "self.epoch == epoch && self.from == next_offset",

@@ -50,7 +50,8 @@ fn parse_toml(path: &Path, text: &str, others: &[&str]) -> Result<Vec<Property>,
     let table = DeTable::parse(text)
         .map_err(|error| at(error.span().unwrap_or_default(), error.message().to_owned()))?;
     let mut found = Vec::new();
-    flatten("", table.get_ref(), others, &mut found).map_err(|(span, message)| at(span, message))?;
+    flatten("", table.get_ref(), others, &mut found)
+        .map_err(|(span, message)| at(span, message))?;
     let property = |(key, value, span): (String, String, Range<usize>)| Property {
         key,
         value,

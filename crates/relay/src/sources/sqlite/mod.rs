@@ -59,7 +59,9 @@ impl Default for Options {
 
 impl Options {
     fn retention(&self) -> Option<Duration> {
-        u64::try_from(self.retention_ms).ok().map(Duration::from_millis)
+        u64::try_from(self.retention_ms)
+            .ok()
+            .map(Duration::from_millis)
     }
 }
 
@@ -169,13 +171,14 @@ impl Source for Sqlite {
     fn open(&mut self, progress: Option<&Progress>, exactly_once: bool) -> Result<(), SourceError> {
         self.open = None;
         let options = &self.options;
-        let connection = connect(&options.path).map_err(|error| match error.sqlite_error_code() {
-            Some(ErrorCode::CannotOpen) => SourceError::Refused(format!(
-                "there is no database that can be opened at {}: {error}",
-                options.path.display()
-            )),
-            _ => lost(error),
-        })?;
+        let connection =
+            connect(&options.path).map_err(|error| match error.sqlite_error_code() {
+                Some(ErrorCode::CannotOpen) => SourceError::Refused(format!(
+                    "there is no database that can be opened at {}: {error}",
+                    options.path.display()
+                )),
+                _ => lost(error),
+            })?;
         let columns = setup::columns(&connection, options).map_err(SourceError::Refused)?;
         own_tables(&connection, exactly_once).map_err(lost)?;
         let identity = identity(&connection).map_err(lost)?;
@@ -196,7 +199,9 @@ impl Source for Sqlite {
     }
 
     fn identity(&self) -> String {
-        self.open.as_ref().map_or_else(String::new, |open| open.identity.clone())
+        self.open
+            .as_ref()
+            .map_or_else(String::new, |open| open.identity.clone())
     }
 
     fn read(&mut self, limit: Limit, wait: Duration) -> Result<Batch, SourceError> {
@@ -220,7 +225,9 @@ impl Source for Sqlite {
 
     fn confirm(&mut self, position: &Position) -> Result<(), SourceError> {
         let Position::Cursor { sequence } = *position else {
-            return Err(SourceError::Refused(format!("{position} is no position in SQLite")));
+            return Err(SourceError::Refused(format!(
+                "{position} is no position in SQLite"
+            )));
         };
         let options = self.options.clone();
         self.open_now()?.confirm(&options, sequence).map_err(lost)
@@ -281,7 +288,9 @@ impl Open {
                      ORDER BY {column} LIMIT {PRUNE_ROWS_MAX})"
                 );
                 let days = retention.as_secs_f64() / 86_400.0;
-                transaction.prepare_cached(&delete)?.execute(params![sequence, days])?;
+                transaction
+                    .prepare_cached(&delete)?
+                    .execute(params![sequence, days])?;
                 self.pruned = now;
             }
             _ => {}
@@ -292,7 +301,9 @@ impl Open {
     fn lag(&self, options: &Options) -> rusqlite::Result<Lag> {
         let (table, column) = (quoted(&options.table), quoted(&options.sequence));
         let count = format!("SELECT count(*) FROM {table} WHERE {column} > ?1");
-        let pending: i64 = self.connection.query_row(&count, [self.cursor], |row| row.get(0))?;
+        let pending: i64 = self
+            .connection
+            .query_row(&count, [self.cursor], |row| row.get(0))?;
         let has_time = self.columns.iter().any(|name| name == "created_at");
         let oldest = format!(
             "SELECT (julianday('now') - julianday(created_at)) * 86400.0 FROM {table} \
@@ -300,12 +311,16 @@ impl Open {
         );
         let age: Option<Option<f64>> = match has_time {
             true => {
-                let asked = self.connection.query_row(&oldest, [self.cursor], |row| row.get(0));
+                let asked = self
+                    .connection
+                    .query_row(&oldest, [self.cursor], |row| row.get(0));
                 asked.optional()?
             }
             false => None,
         };
-        let age = age.flatten().filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
+        let age = age
+            .flatten()
+            .filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
         Ok(Lag {
             pending_rows: Some(pending.unsigned_abs()),
             oldest_row_age: age.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),

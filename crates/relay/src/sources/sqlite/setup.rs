@@ -92,13 +92,20 @@ pub fn check(options: &Options) -> Vec<Finding> {
     let connection = match connect(&options.path) {
         Ok(connection) => connection,
         Err(error) => {
-            let fix = "the application that owns it makes it; or `oncelog outbox init --apply` does";
-            return vec![Finding::fault(format!("{path} cannot be opened: {error}"), fix)];
+            let fix =
+                "the application that owns it makes it; or `oncelog outbox init --apply` does";
+            return vec![Finding::fault(
+                format!("{path} cannot be opened: {error}"),
+                fix,
+            )];
         }
     };
     let mut findings = vec![Finding::fine(format!("{path} can be opened"))];
     findings.push(match columns(&connection, options) {
-        Ok(_) => Finding::fine(format!("table {} has a growing {}", options.table, options.sequence)),
+        Ok(_) => Finding::fine(format!(
+            "table {} has a growing {}",
+            options.table, options.sequence
+        )),
         Err(why) => Finding::fault(why, "apply the statements of `oncelog outbox init`"),
     });
     let mode = connection.pragma_query_value(None, "journal_mode", |row| row.get::<_, String>(0));
@@ -115,7 +122,10 @@ pub fn check(options: &Options) -> Vec<Finding> {
         && !columns.iter().any(|name| name == "created_at")
     {
         let what = "a retention is set, and the table has no created_at to tell how old a row is";
-        findings.push(Finding::fault(what.to_owned(), "add it, or set retention.ms = 0"));
+        findings.push(Finding::fault(
+            what.to_owned(),
+            "add it, or set retention.ms = 0",
+        ));
     }
     findings
 }

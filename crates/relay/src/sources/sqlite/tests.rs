@@ -53,7 +53,8 @@ impl Database {
     fn opened(&self, progress: Option<i64>) -> Result<Sqlite, SourceError> {
         let mut source = Sqlite::new(self.options());
         let identity = self.identity();
-        let progress = progress.map(|sequence| Progress::new(&identity, Position::Cursor { sequence }));
+        let progress =
+            progress.map(|sequence| Progress::new(&identity, Position::Cursor { sequence }));
         source.open(progress.as_ref(), true).map(|()| source)
     }
 
@@ -128,8 +129,11 @@ fn what_is_not_committed_is_not_read() {
     let mut database = Database::new();
     let mut source = database.opened(None).unwrap();
     let open = database.writer.transaction().unwrap();
-    open.execute("INSERT INTO outbox (aggregatetype, aggregateid) VALUES ('t', 'a')", [])
-        .unwrap();
+    open.execute(
+        "INSERT INTO outbox (aggregatetype, aggregateid) VALUES ('t', 'a')",
+        [],
+    )
+    .unwrap();
     assert!(ids(&mut source).is_empty());
     open.rollback().unwrap();
     assert!(ids(&mut source).is_empty());
