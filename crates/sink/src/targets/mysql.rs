@@ -177,6 +177,19 @@ pub(crate) fn describe(connection: &mut Conn, table: &str) -> Result<Option<Tabl
             }
         });
     let columns = columns.collect();
+    Ok(Some(Table {
+        name: table.to_owned(),
+        columns,
+        unique: unique_indexes(connection, schema, name)?,
+    }))
+}
+
+/// The columns of each, in their order; none with a column that is indexed in part.
+fn unique_indexes(
+    connection: &mut Conn,
+    schema: Option<&str>,
+    name: &str,
+) -> Result<Vec<Vec<String>>, Error> {
     let indexes: Vec<(String, String)> = connection.exec(
         "SELECT INDEX_NAME, COLUMN_NAME FROM information_schema.STATISTICS \
          WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND NON_UNIQUE = 0 \
@@ -190,11 +203,7 @@ pub(crate) fn describe(connection: &mut Conn, table: &str) -> Result<Option<Tabl
             _ => unique.push((index, vec![column])),
         }
     }
-    Ok(Some(Table {
-        name: table.to_owned(),
-        columns,
-        unique: unique.into_iter().map(|(_, columns)| columns).collect(),
-    }))
+    Ok(unique.into_iter().map(|(_, columns)| columns).collect())
 }
 
 fn kind(base: &str, unsigned: bool) -> Kind {
