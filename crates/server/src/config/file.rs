@@ -177,7 +177,7 @@ mod tests {
                 "oncelog.toml:1: the number is too large",
             ),
         ] {
-            let error = parse(Path::new("oncelog.toml"), text)
+            let error = parse(Path::new("oncelog.toml"), text, &[])
                 .unwrap_err()
                 .to_string();
             assert!(error.starts_with(expected), "{text:?}: {error}");
@@ -186,12 +186,20 @@ mod tests {
 
     #[test]
     fn without_an_extension_the_content_decides() {
-        let toml = parse(Path::new("conf"), "[log]\ndirs = \"d\"\n").unwrap();
+        let toml = parse(Path::new("conf"), "[log]\ndirs = \"d\"\n", &[]).unwrap();
         assert_eq!(toml[0].key, "log.dirs");
-        let properties = parse(Path::new("conf"), "listeners=PLAINTEXT://:9092\n").unwrap();
+        let properties = parse(Path::new("conf"), "listeners=PLAINTEXT://:9092\n", &[]).unwrap();
         assert_eq!(properties[0].value, "PLAINTEXT://:9092");
         // Also with the wrong idea: a .properties file is never read as TOML.
-        let properties = parse(Path::new("x.properties"), "a=\"b\"\n").unwrap();
+        let properties = parse(Path::new("x.properties"), "a=\"b\"\n", &[]).unwrap();
         assert_eq!(properties[0].value, "\"b\"");
+    }
+
+    #[test]
+    fn what_is_somebody_elses_is_passed_over() {
+        let text = "[[relay]]\nname = \"a\"\n[log]\ndirs = \"d\"\n";
+        let properties = parse(Path::new("x.toml"), text, &["relay"]).unwrap();
+        assert_eq!(properties.len(), 1);
+        assert!(parse(Path::new("x.toml"), text, &[]).is_err());
     }
 }
