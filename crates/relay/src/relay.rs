@@ -11,7 +11,9 @@
 //! 4. `Read`, then `Publish`: events and progress in one transaction; `Commit`.
 //! 5. `Confirm`, only then: the source may forget.
 //! 6. Whenever an outcome is unknown: from 1. A transaction is never sent again on a guess.
-//! 7. Where the source refuses to open, the progress is read once more: it has moved on if another
+//! 7. Where the source is lost, the progress as it is known is committed once more before that: who was
+//!    overtaken meanwhile is told that it is fenced, and does not take the source back.
+//! 8. Where the source refuses to open, the progress is read once more: it has moved on if another
 //!    instance took over since 2, and then it was that and nothing worse.
 //!
 //! At least once has no transaction: what is acknowledged is confirmed, and what a crash leaves in
@@ -150,9 +152,13 @@ pub struct Relay {
     settings: Settings,
     router: Router,
     identity: String,
-    /// What the source was opened with, and why it refused.
+    /// The last one that is known to be committed, and the one under way.
     progress: Option<Progress>,
+    publishing: Option<Progress>,
+    /// Why the source could not be opened with it.
     refusal: Option<String>,
+    /// Why the source was lost, while it is looked whether somebody else has it.
+    lost: Option<String>,
     batch: Arc<Vec<Event>>,
     done: usize,
     until: usize,
@@ -174,7 +180,9 @@ impl Relay {
             router,
             identity: String::new(),
             progress: None,
+            publishing: None,
             refusal: None,
+            lost: None,
             batch: Arc::default(),
             done: 0,
             until: 0,
@@ -214,6 +222,7 @@ impl Relay {
             }
             Outcome::Read(Ok(batch)) => self.take(batch),
             Outcome::Publish(Ok(())) if self.is_exactly_once() => Operation::Commit,
+            Outcome::Commit(Ok(())) if self.lost.is_some() => self.still_ours(),
             Outcome::Publish(Ok(())) | Outcome::Commit(Ok(())) => self.published(),
             Outcome::Publish(Err(TopicsError::Rejected { index, reason })) => {
                 self.rejected(index, reason)
@@ -231,6 +240,12 @@ impl Relay {
             Outcome::Open(Err(SourceError::Refused(reason))) if self.is_exactly_once() => {
                 self.refusal = Some(reason);
                 Operation::ReadProgress
+            }
+            Outcome::Read(Err(SourceError::Lost(reason)))
+            | Outcome::Confirm(Err(SourceError::Lost(reason)))
+                if self.is_exactly_once() && self.progress.is_some() =>
+            {
+                self.ask_whose(reason)
             }
             Outcome::Open(Err(error))
             | Outcome::Read(Err(error))
@@ -324,17 +339,25 @@ impl Relay {
     fn publish(&mut self) -> Operation {
         let position = self.position_after(self.until);
         let progress = position.map(|position| Progress::new(&self.identity, position));
+        self.publishing = progress.filter(|_| self.is_exactly_once());
+        self.publication()
+    }
+
+    fn publication(&self) -> Operation {
         Operation::Publish(Publication {
             batch: Arc::clone(&self.batch),
             from: self.done,
             until: self.until,
-            progress: progress.filter(|_| self.is_exactly_once()),
+            progress: self.publishing.clone(),
         })
     }
 
     fn published(&mut self) -> Operation {
         self.counts.published += (self.until - self.done) as u64;
         self.counts.transactions += u64::from(self.is_exactly_once());
+        if self.publishing.is_some() {
+            self.progress = self.publishing.take();
+        }
         self.backoff = BACKOFF_MIN;
         self.trouble = None;
         self.done = self.until;
@@ -439,6 +462,19 @@ impl Relay {
         }
     }
 
+    /// The source is lost, perhaps to another instance: if that is so, this says it.
+    fn ask_whose(&mut self, reason: String) -> Operation {
+        self.forget_batch();
+        self.publishing.clone_from(&self.progress);
+        self.lost = Some(reason);
+        self.publication()
+    }
+
+    fn still_ours(&mut self) -> Operation {
+        let reason = self.lost.take().unwrap_or_default();
+        self.begin_anew(reason)
+    }
+
     /// Source and progress disagree: that is so for as long as an instance that was overtaken between
     /// the two does not know it.
     fn refused(&mut self, progress: Result<Option<Progress>, TopicsError>) -> Operation {
@@ -457,6 +493,7 @@ impl Relay {
     }
 
     fn begin_anew(&mut self, reason: String) -> Operation {
+        self.lost = None;
         self.counts.restarts += 1;
         self.trouble = Some(reason);
         let pause = self.backoff;

@@ -193,10 +193,57 @@ fn pauses_grow_until_something_succeeds() {
     script.say(Outcome::Publish(Ok(())));
     script.say(Outcome::Commit(Ok(())));
     assert_eq!(script.relay.trouble(), None);
+    assert_eq!(script.say(Outcome::Init(Err(lost()))), "wait 50 ms");
+}
+
+/// Whoever has lost the source to another instance must not take it back.
+#[test]
+fn who_has_lost_the_source_asks_whether_it_is_still_the_one() {
+    let source_lost = || SourceError::Lost("x".into());
+    let mut script = relay(Delivery::ExactlyOnce, OnPoison::Halt);
+    script.open();
+    // Nothing was published yet: there is no progress to ask with.
+    assert_eq!(script.say(Outcome::Read(Err(source_lost()))), "wait 50 ms");
+    script.open();
+    script.rows(&[1, 2]);
+    script.say(Outcome::Publish(Ok(())));
+    script.say(Outcome::Commit(Ok(())));
+    script.say(Outcome::Confirm(Ok(())));
     assert_eq!(
-        script.say(Outcome::Confirm(Err(SourceError::Lost("x".into())))),
-        "wait 50 ms"
+        script.say(Outcome::Read(Err(source_lost()))),
+        "publish  at row 2"
     );
+    assert_eq!(script.say(Outcome::Publish(Ok(()))), "commit");
+    assert_eq!(script.say(Outcome::Commit(Ok(()))), "wait 50 ms");
+    script.say(Outcome::Wait);
+    script.say(Outcome::Init(Ok(())));
+    let at = Progress::new("sqlite:1", Position::Cursor { sequence: 2 });
+    script.say(Outcome::ReadProgress(Ok(Some(at))));
+    script.say(Outcome::Open(Ok("sqlite:1".into())));
+    assert_eq!(script.rows(&[3]), "publish 3 at row 3");
+    assert_eq!(script.say(Outcome::Publish(Ok(()))), "commit");
+    assert_eq!(script.say(Outcome::Commit(Ok(()))), "confirm row 3");
+    assert_eq!(
+        script.say(Outcome::Confirm(Err(source_lost()))),
+        "publish  at row 3"
+    );
+    let fenced = TopicsError::Fenced("x".into());
+    assert_eq!(script.say(Outcome::Publish(Err(fenced))), "fenced");
+    // An answer that does not come is no answer.
+    let mut script = relay(Delivery::ExactlyOnce, OnPoison::Halt);
+    script.open();
+    script.rows(&[1]);
+    script.say(Outcome::Publish(Ok(())));
+    script.say(Outcome::Commit(Ok(())));
+    assert_eq!(
+        script.say(Outcome::Confirm(Err(source_lost()))),
+        "publish  at row 1"
+    );
+    assert_eq!(script.say(Outcome::Publish(Err(lost()))), "wait 50 ms");
+    script.open();
+    assert_eq!(script.rows(&[1]), "publish 1 at row 1");
+    assert_eq!(script.say(Outcome::Publish(Ok(()))), "commit");
+    assert_eq!(script.say(Outcome::Commit(Ok(()))), "confirm row 1");
 }
 
 #[test]

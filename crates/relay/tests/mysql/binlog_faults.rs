@@ -241,18 +241,40 @@ fn without_a_progress_topic_the_place_is_in_a_table() {
 
 #[test]
 #[ignore = "needs MariaDB; cargo xtask test runs it"]
-fn of_two_instances_the_older_one_stops() {
+fn of_two_instances_the_older_one_is_thrown_out() {
     let server = MariaDb::start().unwrap();
     let options = options(&server, "{}");
     let mut conn = shop(&options);
     let mut older = Binlog::new(options.clone());
-    older.open(None, true).unwrap();
-    let mut newer = Binlog::new(options);
-    newer.open(None, true).unwrap();
+    older.open(None, false).unwrap();
+    let mut newer = Binlog::new(options.clone());
+    newer.open(None, false).unwrap();
     let why = read_until_refused(&mut older);
     assert!(why.contains("another replica with the id"), "{why}");
     insert(&mut conn, "a", "0");
     assert_eq!(payloads(&drain(&mut newer, LIMIT, 1)), ["0"]);
+    drop(newer);
+    // Exactly once it is Kafka that says which of them is the one: an old one that has woken up throws
+    // out the one that is to go on.
+    let options = Options {
+        relay: "another".to_owned(),
+        ..options
+    };
+    let mut one = Binlog::new(options.clone());
+    one.open(None, true).unwrap();
+    let mut other = Binlog::new(options);
+    other.open(None, true).unwrap();
+    let deadline = Instant::now() + LATE;
+    let lost = loop {
+        assert!(Instant::now() < deadline, "it is not thrown out");
+        if let Err(error) = one.read(LIMIT, SOON) {
+            break error;
+        }
+    };
+    assert!(
+        matches!(&lost, SourceError::Lost(why) if why.contains("another replica")),
+        "{lost}"
+    );
 }
 
 #[test]

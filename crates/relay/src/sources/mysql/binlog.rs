@@ -16,8 +16,9 @@
 //! replication (a replica has a copy of it, but its binlog has other places).
 //!
 //! A server throws out a replica when another one connects with the same id, which is derived from the
-//! relay's name: so of two instances of one relay, the older one loses its stream and stops. That is
-//! convenience; the safety is the fencing in Kafka.
+//! relay's name: so of two instances of one relay, the older one loses its stream. Exactly once, the relay
+//! then asks Kafka which of them is fenced; at weaker guarantees, where there is nobody to ask, the one that
+//! was thrown out stops.
 
 mod columns;
 mod event;
@@ -206,6 +207,7 @@ impl Source for Binlog {
         let reader = Reader {
             database,
             replica_id: self.options.replica_id(),
+            exactly_once,
             queue: Arc::clone(&queue),
             transactions,
             connection: Arc::clone(&connection),

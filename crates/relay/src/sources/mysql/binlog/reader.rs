@@ -19,6 +19,7 @@ const SERVER_HEARTBEAT: u64 = 1_000_000_000;
 pub(super) struct Reader {
     pub database: Database,
     pub replica_id: u32,
+    pub exactly_once: bool,
     pub queue: Arc<Queue>,
     pub transactions: Transactions,
     /// The server's name for the connection, so that it can be ended from another one.
@@ -74,10 +75,16 @@ impl Reader {
         let said = &server.message;
         if said.contains("same server_uuid/server_id") {
             let id = self.replica_id;
-            return SourceError::Refused(format!(
+            let say = format!(
                 "{at}: another replica with the id {id} has connected. It may be another instance \
-                of this relay, which goes on; if it is not, set server.id to an id that is free"
-            ));
+                of this relay; if it is not, set database.server.id to an id that is free"
+            );
+            // Exactly once, Kafka says which of the two is to go on, and an old one that woke up is
+            // not it. Without that they would throw each other out for ever.
+            return match self.exactly_once {
+                true => SourceError::Lost(say),
+                false => SourceError::Refused(say),
+            };
         }
         if server.code != CANNOT_READ {
             return failed(&at, error);
