@@ -104,19 +104,21 @@ impl Loader<'_> {
     }
 
     /// Complete segments, of which each ends before the next begins, and the last before `end`: one
-    /// that reaches further would hide the others' batches.
+    /// that reaches further would hide the others' batches, and so would one that ends before it begins,
+    /// since they are searched by their ends.
     fn load_sealed_before(&mut self, found: &[FoundSegment], end: i64) -> Result<Vec<Segment>> {
         let mut segments = Vec::new();
         let next = found.iter().skip(1).map(|segment| segment.base_offset);
         for (found, limit) in found.iter().zip(next.chain([end])) {
             let segment = self.load_sealed(found)?;
-            if segment.next_offset > limit {
+            if !(segment.base_offset..=limit).contains(&segment.next_offset) {
                 return Err(RecoveryError::Damaged {
                     file: segment.log_file(self.dir).to_string(),
                     position: segment.size,
                     what: format!(
-                        "the batches end before offset {}, and the next segment begins at {limit}",
-                        segment.next_offset
+                        "the batches end before offset {}, the segment begins at {} and the next one \
+                         at {limit}",
+                        segment.next_offset, segment.base_offset
                     ),
                 });
             }
