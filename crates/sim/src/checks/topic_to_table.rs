@@ -1,7 +1,7 @@
 //! From the topic to the table. Exactly once: every record that a read_committed consumer reads has
-//! left one line (with an inbox: every event id has), in the order of each partition. At least once:
-//! every record has left a line, and the first of each come in that order. At most once: none has left
-//! two.
+//! left one line (with an inbox: every event id has), in the order of each partition, and an instance
+//! that was replaced has written nothing more. At least once: every record has left a line, and the
+//! first of each come in that order. At most once: none has left two.
 //!
 //! Does not cover: upserts and deletes, of which the sink's own tests show that they end as if each had
 //! been done in its order; the order between partitions.
@@ -11,6 +11,9 @@ use oncelog_sink::config::Delivery;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub fn check(pipeline: &Pipeline, delivery: Delivery, inbox: bool) -> Result<(), Violation> {
+    if let Some(late) = &pipeline.written_late {
+        return Err(format!("{late:?} is of an instance that had been replaced"));
+    }
     let place = |event: &Published| (event.partition, event.offset);
     let records: BTreeMap<(i32, i64), &Published> = pipeline
         .published

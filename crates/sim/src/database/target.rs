@@ -39,6 +39,8 @@ pub struct Target {
     offsets: BTreeMap<TopicPartition, Stored>,
     inbox: BTreeSet<String>,
     pub lines: Vec<Line>,
+    /// What an instance has written whose partition another had claimed by then.
+    pub written_late: Option<Move>,
 }
 
 pub fn table() -> Table {
@@ -125,6 +127,9 @@ impl Target {
                 .offsets
                 .get_mut(&moved.partition)
                 .expect("it was checked");
+            if stored.epoch != moved.epoch {
+                self.written_late = Some(moved.clone());
+            }
             stored.next_offset = moved.to;
         }
         self.inbox.extend(new_ids);

@@ -4,6 +4,7 @@
 use crate::database::Row;
 use crate::database::target::Line;
 use oncelog_relay::relay::Stop;
+use oncelog_sink::target::Move;
 use std::collections::BTreeSet;
 
 /// An event in its topic, as a read_committed consumer reads it.
@@ -33,6 +34,8 @@ pub struct Pipeline {
     pub dead_letters: Vec<String>,
     /// In the order in which they were inserted.
     pub lines: Vec<Line>,
+    /// By an instance of the sink that had been replaced.
+    pub written_late: Option<Move>,
     /// Relays that had to stop.
     pub fenced: usize,
     pub refused: usize,

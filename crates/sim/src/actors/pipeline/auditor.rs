@@ -33,7 +33,9 @@ impl Auditor {
         }
         if self.reader.is_at_end() {
             self.done = true;
-            known.lines = context.databases.target.lines.clone();
+            let target = &context.databases.target;
+            known.lines = target.lines.clone();
+            known.written_late = target.written_late.clone();
         }
         Ok(())
     }
