@@ -104,21 +104,19 @@ impl Loader<'_> {
     }
 
     /// Complete segments, of which each ends before the next begins, and the last before `end`: one
-    /// that reaches further would hide the others' batches, and so would one that ends before it begins,
-    /// since they are searched by their ends.
+    /// that reaches further would hide the others' batches.
     fn load_sealed_before(&mut self, found: &[FoundSegment], end: i64) -> Result<Vec<Segment>> {
         let mut segments = Vec::new();
         let next = found.iter().skip(1).map(|segment| segment.base_offset);
         for (found, limit) in found.iter().zip(next.chain([end])) {
             let segment = self.load_sealed(found)?;
-            if !(segment.base_offset..=limit).contains(&segment.next_offset) {
+            if segment.next_offset > limit {
                 return Err(RecoveryError::Damaged {
                     file: segment.log_file(self.dir).to_string(),
                     position: segment.size,
                     what: format!(
-                        "the batches end before offset {}, the segment begins at {} and the next one \
-                         at {limit}",
-                        segment.next_offset, segment.base_offset
+                        "the batches end before offset {}, and the next segment begins at {limit}",
+                        segment.next_offset
                     ),
                 });
             }
@@ -179,6 +177,11 @@ impl Loader<'_> {
             let unindexed_from = *unindexed_from.get_or_insert(batch.end());
             if !is_first && batch.position - unindexed_from > UNINDEXED_BYTES_MAX {
                 return Ok(None);
+            }
+            // Segments are searched by their ends: one that ended before it begins would lead readers
+            // of others past these.
+            if batch.header.base_offset < segment.next_offset {
+                return Ok(None); // the scan that follows says what is wrong
             }
             max_timestamp = max_timestamp.max(index::max_timestamp(&batch.header));
             segment.next_offset = batch.header.next_offset();
