@@ -98,7 +98,8 @@ impl Checkpoint {
         let text = std::str::from_utf8(bytes).ok()?;
         let text = text.strip_prefix(TITLE)?.strip_prefix("\ncrc32c ")?;
         let (crc, body) = text.split_once('\n')?;
-        if u32::from_str_radix(crc, 16).ok()? != crc32c(body.as_bytes()) {
+        // As it is written, to the letter: "D" is not what was there for "d".
+        if crc != format!("{:08x}", crc32c(body.as_bytes())) {
             return None;
         }
         let mut lines = body.lines();
@@ -231,10 +232,7 @@ mod tests {
             for bit in 0..8 {
                 let mut flipped = bytes.clone();
                 flipped[i] ^= 1 << bit;
-                // Upper-case hex digits read the same.
-                if flipped[i].to_ascii_lowercase() != bytes[i] {
-                    assert_eq!(Checkpoint::decode(&flipped), None, "bit {bit} of byte {i}");
-                }
+                assert_eq!(Checkpoint::decode(&flipped), None, "bit {bit} of byte {i}");
             }
         }
         assert_eq!(Checkpoint::decode(&[0; 100]), None);
