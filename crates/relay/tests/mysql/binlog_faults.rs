@@ -133,8 +133,9 @@ fn a_place_that_is_gone_is_refused() {
     };
     let open = |position: Position| {
         let mut source = Binlog::new(options.clone());
-        let identity = before.source.clone();
-        refused(source.open(Some(&Progress::new(&identity, position)), true))
+        let progress = Progress::new(&before.source, position);
+        // The server may say so after the stream has been opened.
+        open_until_refused(&mut source, &progress)
     };
     let at = |created, offset, rows| Position::Binlog {
         file: file.clone(),

@@ -129,7 +129,7 @@ fn read_until_refused(source: &mut impl Source) -> String {
     loop {
         assert!(Instant::now() < deadline, "nothing is refused");
         match source.read(LIMIT, SOON) {
-            Ok(_) => {}
+            Ok(batch) => assert!(batch.rows.is_empty(), "{batch:?}"),
             other => return refused(other),
         }
     }
