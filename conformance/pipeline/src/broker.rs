@@ -19,6 +19,7 @@ pub struct Broker {
     program: Program,
     process: Option<Process>,
     address: String,
+    foreign: bool,
 }
 
 /// Another broker than ours: its address, and the command that starts it.
@@ -46,6 +47,7 @@ impl Broker {
             program: Program::new("broker", binary, &args, home),
             process: None,
             address,
+            foreign: false,
         })
     }
 
@@ -56,7 +58,16 @@ impl Broker {
             program: Program::new("broker", &PathBuf::from(program), &args, home),
             process: None,
             address: foreign.address.clone(),
+            foreign: true,
         })
+    }
+
+    /// Apache Kafka 4.3 may lose a committed transaction when its only node is killed: a coordinator that
+    /// is started before it knows the topics takes their partitions for deleted, skips their markers
+    /// ("likely deleted already", KAFKA-5202) and calls the transaction complete. Nobody can read behind
+    /// it any more. That is not what is judged here.
+    pub fn may_be_killed(&self) -> bool {
+        !self.foreign
     }
 
     pub fn bootstrap(&self) -> &str {

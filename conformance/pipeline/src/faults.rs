@@ -135,8 +135,10 @@ impl Faults<'_> {
         let mut weights = vec![
             (Victim::Process(self.a_relay()), 8),
             (Victim::Process(Role::Sink), 6),
-            (Victim::Broker, 4),
         ];
+        if self.world.broker.may_be_killed() {
+            weights.push((Victim::Broker, 4));
+        }
         for (victim, server) in [
             (Victim::Source, &self.world.source),
             (Victim::Target, &self.world.target),
@@ -153,7 +155,7 @@ impl Faults<'_> {
             }
             at -= weight;
         }
-        Victim::Broker
+        Victim::Process(Role::Sink)
     }
 
     /// Sometimes not until something has arrived again, sometimes in the middle of a start.

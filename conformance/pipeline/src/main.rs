@@ -71,7 +71,7 @@ struct Args {
     /// Another broker's address, with the command that starts it
     #[arg(long, value_name = "ADDRESS", requires = "command")]
     bootstrap: Option<String>,
-    /// The command that starts the broker at --bootstrap, and starts it again when it was killed
+    /// The command that starts the broker at --bootstrap; it is not killed
     #[arg(last = true)]
     command: Vec<String>,
 }

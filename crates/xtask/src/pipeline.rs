@@ -2,7 +2,7 @@
 //!
 //! The campaign is a program of its own (conformance/pipeline): writers, a relay, a broker and a sink
 //! between two databases, killed at random, and a judge who compares both ends. Here it gets the built
-//! binaries, the servers' packages and, with `--kafka`, an Apache Kafka that it may kill, too. A database
+//! binaries, the servers' packages and, with `--kafka`, an Apache Kafka, which is not killed. A database
 //! that cannot be had is skipped by the campaign itself, which says so.
 
 use std::net::TcpListener;
@@ -123,7 +123,7 @@ fn campaign(args: &Args) -> Result<Tally> {
     Ok(tally)
 }
 
-/// The campaign starts it itself, for each pair, so that it can kill it.
+/// The campaign starts it itself, for each pair.
 fn with_kafka(command: &mut Command) -> Result<()> {
     let home = crate::root().join("target/pipeline/kafka");
     if home.exists() {
