@@ -94,6 +94,7 @@ struct Before {
     /// What follows base offset, length and epoch in every batch that was ever written.
     bodies: BTreeSet<Bytes>,
     checkpoint: Option<Vec<u8>>,
+    epochs: Option<Vec<u8>>,
     metadata: Option<Vec<u8>>,
     names: Vec<String>,
 }
@@ -134,6 +135,7 @@ impl Before {
                 .map(|placed| body(&placed.batch.bytes))
                 .collect(),
             checkpoint: disk.content(&format!("{DIR}/oncelog-checkpoint")),
+            epochs: disk.content(&format!("{DIR}/leader-epoch-checkpoint")),
             metadata: disk.content(&format!("{DIR}/partition.metadata")),
             names: log_names(&disk),
             disk,
@@ -202,9 +204,9 @@ impl After {
         };
         let names_changed = log_names(disk) != before.names;
         let metadata = disk.content(&format!("{DIR}/partition.metadata"));
-        let has_epochs = disk
-            .content(&format!("{DIR}/leader-epoch-checkpoint"))
-            .is_some();
+        let epochs = disk.content(&format!("{DIR}/leader-epoch-checkpoint"));
+        // With all records deleted, these two files alone know where the log ends.
+        let end_forgotten = logs.is_empty() && checkpoint_changed && epochs != before.epochs;
         let same = |segment: &i64| logs.get(segment) == before.logs.get(segment);
         let intact = before.logs.keys().filter(|segment| same(segment));
         After {
@@ -213,8 +215,9 @@ impl After {
             names_changed,
             checkpoint_changed,
             checkpoint_lost: before.checkpoint.is_some()
-                && checkpoint.is_none()
-                && (before.config.log.cleanup_compact || !has_epochs),
+                && (end_forgotten
+                    || checkpoint.is_none()
+                        && (before.config.log.cleanup_compact || epochs.is_none())),
             metadata_changed: metadata != before.metadata,
             trusted,
             first_damage: first_damage(before, &logs),

@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
+use crate::targets::Database;
+
 /// What the user of a sink picks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -96,8 +98,8 @@ struct Written {
     delivery: Delivery,
     #[serde(rename = "key.columns", default)]
     key_columns: Vec<String>,
-    #[serde(rename = "batch.max.rows", default = "default_rows")]
-    batch_max_rows: usize,
+    #[serde(rename = "batch.max.rows")]
+    batch_max_rows: Option<usize>,
     #[serde(rename = "batch.max.bytes", default = "default_bytes")]
     batch_max_bytes: usize,
     #[serde(rename = "batch.max.wait.ms", default = "default_wait")]
@@ -116,8 +118,13 @@ struct Written {
     properties: BTreeMap<String, Json>,
 }
 
-fn default_rows() -> usize {
-    5_000
+/// In SQLite each transaction waits for the disk and writes most pages of the index of event ids anew:
+/// fewer and larger ones are faster.
+fn default_rows(database: &str) -> usize {
+    match Database::of(database) {
+        Ok(Database::Sqlite) => 10_000,
+        _ => 5_000,
+    }
 }
 
 fn default_bytes() -> usize {
@@ -198,7 +205,8 @@ impl Written {
             _ if value > max => Err(format!("{name} is at most {max}")),
             _ => Ok(()),
         };
-        positive("batch.max.rows", self.batch_max_rows, BATCH_ROWS_MAX)?;
+        let batch_max_rows = (self.batch_max_rows).unwrap_or_else(|| default_rows(&self.database));
+        positive("batch.max.rows", batch_max_rows, BATCH_ROWS_MAX)?;
         positive("batch.max.bytes", self.batch_max_bytes, BATCH_BYTES_MAX)?;
         if self.topics.is_empty() {
             return Err("topics: at least one".to_owned());
@@ -229,7 +237,7 @@ impl Written {
             mode: self.mode,
             delivery: self.delivery,
             key_columns: self.key_columns,
-            batch_max_rows: self.batch_max_rows,
+            batch_max_rows,
             batch_max_bytes: self.batch_max_bytes,
             batch_max_wait: Duration::from_millis(self.batch_max_wait_ms),
             auto_offset_reset: self.auto_offset_reset,

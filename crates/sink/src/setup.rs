@@ -122,9 +122,8 @@ fn create(database: Database, table: &str) -> &'static [&'static str] {
              (sink, topic, partition_id)\n) WITHOUT ROWID",
         ],
         (Database::Sqlite, INBOX) => &[
-            "CREATE TABLE IF NOT EXISTS oncelog_sink_inbox (\n  sink TEXT NOT NULL,\n  event_id TEXT NOT \
-             NULL,\n  seen_at INTEGER NOT NULL,\n  PRIMARY KEY (sink, event_id)\n) WITHOUT ROWID",
-            "CREATE INDEX IF NOT EXISTS oncelog_sink_inbox_seen_at ON oncelog_sink_inbox (sink, seen_at)",
+            "CREATE TABLE IF NOT EXISTS oncelog_sink_inbox (\n  seq INTEGER PRIMARY KEY,\n  sink TEXT NOT \
+             NULL,\n  event_id TEXT NOT NULL,\n  seen_at INTEGER NOT NULL,\n  UNIQUE (sink, event_id)\n)",
         ],
         (Database::Sqlite, _) => &[
             "CREATE TABLE IF NOT EXISTS oncelog_dead_letter (\n  seq INTEGER PRIMARY KEY AUTOINCREMENT,\n  \

@@ -37,6 +37,13 @@ const PRAGMAS: [(&str, &str); 4] = [
     ("cache_size", "-65536"),
     ("wal_autocheckpoint", "16384"),
 ];
+/// Sequences grow with time, so that the first event that stays ends the search. (`+sink`: not by the index
+/// of the ids, which would have to be sorted.)
+const PRUNE: &str = "DELETE FROM oncelog_sink_inbox WHERE seq IN (\
+     SELECT seq FROM oncelog_sink_inbox WHERE +sink = ?1 AND seq < coalesce((\
+         SELECT seq FROM oncelog_sink_inbox WHERE +sink = ?1 AND seen_at >= unixepoch() - ?2 \
+         ORDER BY seq LIMIT 1), 9223372036854775807) \
+     ORDER BY seq LIMIT ?3)";
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 pub struct Sqlite {
@@ -275,9 +282,7 @@ impl Target for Sqlite {
         let mut all = 0;
         for _ in 0..PRUNE_ROUNDS {
             let pruned = self.connection().execute(
-                "DELETE FROM oncelog_sink_inbox WHERE (sink, event_id) IN \
-                 (SELECT sink, event_id FROM oncelog_sink_inbox \
-                 WHERE sink = ?1 AND seen_at < unixepoch() - ?2 LIMIT ?3)",
+                PRUNE,
                 params![self.sink, older.as_secs() as i64, PRUNE_ROWS as i64],
             );
             let pruned = pruned.map_err(|error| failed(&error))? as u64;

@@ -22,11 +22,15 @@ pub(super) const OWN_TABLES: &[&str] = &[
 ];
 
 /// The outbox, with Debezium's columns, and what the relay keeps beside it.
+///
+/// `id` is not UNIQUE: a row is known by its sequence, and rows are gone once they are published, so that
+/// the index could not keep a second use of an id away; but each row would pay for it twice, since ids
+/// have no order.
 pub fn ddl(options: &Options) -> Vec<String> {
     let outbox = format!(
         "CREATE TABLE IF NOT EXISTS {} (
     {} INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE DEFAULT (lower(hex(randomblob(16)))),
+    id TEXT NOT NULL DEFAULT (lower(hex(randomblob(16)))),
     aggregatetype TEXT NOT NULL,
     aggregateid TEXT NOT NULL,
     type TEXT,
