@@ -166,23 +166,23 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Where the first batch begins whose last offset is at least `offset`, looking from `from` on; `end`
-/// if there is none. That batch must be written: it is looked at, and an error if it is none.
+/// The first batch whose last offset is at least `offset`, looking from `from` on; `None` if there is
+/// none before `end`. That batch must be written: it is looked at, and an error if it is none.
 pub(crate) fn locate_written(
     disk: &dyn Disk,
     file: &str,
     from: u64,
     end: u64,
     offset: i64,
-) -> io::Result<u64> {
+) -> io::Result<Option<Found>> {
     let mut scanner = Scanner::new(disk, file, from, end, limits::LOCATE_CHUNK_BYTES);
     while let Some(step) = scanner.next()? {
         let found = step.map_err(|flaw| flaw.into_error(file))?;
         if found.header.last_offset() >= offset {
-            return Ok(found.position);
+            return Ok(Some(found));
         }
     }
-    Ok(end)
+    Ok(None)
 }
 
 /// The first batch from `from` on whose last offset is at least `offset`, `None` if there is none

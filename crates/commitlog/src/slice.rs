@@ -246,8 +246,19 @@ pub fn resolve(
             .ok_or_else(|| gone(slice))?
             .min(slice.size),
     };
-    let start = find_start(disk, slice, size)?;
+    let (start, first_offset) = find_start(disk, slice, size)?;
     let end = find_end(disk, slice, size)?.max(start);
+    // No CRC covers a batch's base offset: readers would go on behind all that follows.
+    if let Some(offset) = first_offset.filter(|offset| *offset >= slice.upper_bound && end > start)
+    {
+        let (file, bound) = (&slice.file, slice.upper_bound);
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "{file} at byte {start}: offset {offset}, before batches that end below {bound}"
+            ),
+        ));
+    }
     let limit = start.saturating_add(max_bytes);
     let len = match end <= limit {
         true => end - start,
@@ -294,13 +305,17 @@ fn read_once(disk: &dyn Disk, slice: &LogSlice) -> io::Result<Bytes> {
     Ok(Bytes::from(bytes))
 }
 
-/// Where the first batch that reaches the slice's offset begins.
-fn find_start(disk: &dyn Disk, slice: &LogSlice, size: u64) -> io::Result<u64> {
+/// Where the first batch that reaches the slice's offset begins, and its base offset if it was looked
+/// at.
+fn find_start(disk: &dyn Disk, slice: &LogSlice, size: u64) -> io::Result<(u64, Option<i64>)> {
     if let Hint::Exact(position) = slice.start {
-        return Ok(position);
+        return Ok((position, None));
     }
     let from = look_from(disk, slice, slice.start, slice.offset)?;
-    locate_written(disk, &slice.file, from, size, slice.offset)
+    let found = locate_written(disk, &slice.file, from, size, slice.offset)?;
+    Ok(found.map_or((size, None), |found| {
+        (found.position, Some(found.header.base_offset))
+    }))
 }
 
 /// Where the batches that end below the upper bound end.

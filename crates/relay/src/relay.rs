@@ -484,7 +484,9 @@ impl Relay {
                 "another instance of this relay has taken over and has published since this one read \
                  the progress. What this one saw: {reason}"
             ))),
-            _ => self.stop(reason),
+            Ok(_) => self.stop(reason),
+            // Not known which of the two it is: whatever refuses will do so again.
+            Err(error) => self.topics_failed(error),
         }
     }
 

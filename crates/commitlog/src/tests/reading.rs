@@ -148,6 +148,27 @@ fn an_index_file_is_only_a_hint() {
 }
 
 #[test]
+fn a_batch_that_says_a_place_behind_the_log_is_not_served() {
+    let mut world = World::new(small_config());
+    for i in 0..60 {
+        world.write(&[rec(START_MS + i, "key", Some(&format!("{i:060}")))]);
+    }
+    let last = *world.log_files().last().unwrap();
+    world.restart_clean(); // nothing of the active segment is known from memory
+    for base in [0, last] {
+        let slice = world.log.slice(base, 60, 1 << 20, true).unwrap().unwrap();
+        assert!(!read(&world.disk, &slice).unwrap().is_empty());
+        world.disk.flip_bit(&format!("{DIR}/{base:020}.log"), 4, 6); // + 2^30, in front of the CRC
+        let error = read(&world.disk, &slice).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        assert!(
+            error.to_string().contains("at byte 0: offset 10737418"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn a_deleted_segment_is_not_found() {
     let mut world = World::new(small_config());
     for _ in 0..60 {
