@@ -206,6 +206,7 @@ impl Log {
         steps.extend(replace_file(file, checkpoint.encode().into()));
         steps.push(DiskStep::SyncDir { dir });
         self.checkpointed = point;
+        self.has_checkpoint = true;
         steps
     }
 

@@ -29,8 +29,9 @@
 //! 1. `execute` writes `<base>.{log,index,timeindex}.cleaned` and syncs them. A crash: recovery
 //!    removes `.cleaned` files.
 //! 2. The directory is synced; the files are renamed to `.swap`, the log last; the directory is
-//!    synced. A crash: the checkpoint says nothing of a swap, recovery removes `.swap` files.
-//!    (Kafka, which has no such checkpoint, would complete the swap; the files are whole.)
+//!    synced. A crash: the checkpoint says nothing of a swap, recovery removes `.swap` files. (Where
+//!    there is no checkpoint yet, one is written first: a log without one has no gaps. Kafka, which
+//!    has no such checkpoint, would complete the swap; the files are whole.)
 //! 3. The checkpoint is replaced: it names the segments that go and the one that comes, and counts
 //!    the latter among the log's. This commits the swap. From here on recovery completes it, by
 //!    doing what of 4 to 6 is not done.
@@ -274,6 +275,10 @@ impl Log {
         let Some(at) = self.find_group(&group) else {
             return self.discard_cleaned(&outcome.result);
         };
+        let mut steps = match &outcome.result {
+            GroupResult::Rewritten(_) if !self.has_checkpoint => self.checkpoint_steps(None),
+            _ => Vec::new(),
+        };
         let is_last = plan
             .segments
             .first()
@@ -294,7 +299,8 @@ impl Log {
             GroupResult::Emptied => None,
             GroupResult::Rewritten(new) => Some(new),
         };
-        vec![DiskOp::Steps(self.swap(at, group.len(), replacement, now))]
+        steps.extend(self.swap(at, group.len(), replacement, now));
+        vec![DiskOp::Steps(steps)]
     }
 
     /// Everything below was compacted.

@@ -56,6 +56,8 @@ pub struct Log {
     pub(crate) flush: FlushState,
     /// The recovery point of the newest checkpoint on disk.
     pub(crate) checkpointed: Point,
+    /// There is one, or it was handed out for writing.
+    pub(crate) has_checkpoint: bool,
     /// Files under their `.deleted` names, and when to remove them.
     pub(crate) deleted: VecDeque<(Instant, Vec<FileName>)>,
     pub(crate) cleaner: Cleaner,
@@ -129,6 +131,7 @@ impl Log {
                 ..Default::default()
             },
             checkpointed: end,
+            has_checkpoint: false,
             deleted: VecDeque::new(),
             cleaner: Cleaner::new(start_offset),
             sealed_bytes: 0,

@@ -51,8 +51,8 @@ pub struct Recovered {
     pub log: Log,
     /// What `partition.metadata` says; `None` if it is missing or says nothing.
     pub topic_id: Option<Uuid>,
-    /// No `.txnindex` is known to be lost or damaged. If one is, all aborted transactions have to be
-    /// found again, from the log's start on (see [`restore_aborted`]).
+    /// A checkpoint vouches for the `.txnindex` files, which have no checksums of their own. If not, all
+    /// aborted transactions have to be found again, from the log's start on (see [`restore_aborted`]).
     pub aborted_complete: bool,
     /// Where offsets are missing for the first time and no checkpoint says that they were compacted
     /// away: appends that a crash took may have been there, in front of ones that were quicker.
@@ -183,16 +183,14 @@ pub fn recover(
     }
     log.epochs.truncate_from_start(log.start_offset);
     log.epochs_changed = log.epochs != on_file.unwrap_or_default();
-    let damaged = checkpoint.is_none() && !never_checkpointed;
-    let aborted_complete =
-        aborted::load(disk, &mut log, &found, checkpoint.as_ref(), &mut report)? && !damaged;
+    let sound = aborted::load(disk, &mut log, &found, checkpoint.as_ref(), &mut report)?;
     if log.start_offset > end {
         log = restart_at(disk, log, now, &mut report)?;
     }
     let topic_id = read_small(disk, dir, PARTITION_METADATA)?;
     Ok(Recovered {
         topic_id: topic_id.as_deref().and_then(partition_metadata::decode),
-        aborted_complete,
+        aborted_complete: sound && checkpoint.is_some(),
         first_gap,
         log,
         report,
@@ -286,6 +284,7 @@ fn assemble(
     };
     log.start_offset = checkpoint.map_or(first, |c| c.log_start_offset);
     log.checkpointed = checkpoint.map_or(unknown, |c| c.recovery_point);
+    log.has_checkpoint = checkpoint.is_some();
     let dirty = checkpoint.map_or(first, |c| c.first_dirty_offset);
     log.cleaner = crate::compaction::Cleaner::new(dirty.clamp(first, end.offset.max(first)));
     log

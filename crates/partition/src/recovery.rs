@@ -122,7 +122,7 @@ impl Partition {
         .map_err(in_dir)?;
         let aborted = replay(disk, &log, from, &mut producers, now.instant).map_err(in_dir)?;
         producers.close(log.start_offset()..log.first_dirty_offset());
-        match recovered.aborted_complete {
+        match recovered.aborted_complete || from <= log.start_offset() {
             true => restore_aborted(disk, &mut log, from, &aborted),
             false => restore_all_aborted(disk, &mut log, now.instant),
         }

@@ -1,6 +1,6 @@
 //! Aborted transactions: their files, what compaction makes of them, and that neither is lost.
 
-use super::world::{DIR, World, small_config};
+use super::world::{DIR, START_MS, World, rec, small_config};
 use crate::testing::Random;
 use crate::{AbortedTxn, Disk, DiskOp, DiskOutcome, LogConfig, execute, restore_aborted};
 use oncelog_wire::records::{Batch, BatchBuilder, EndTxn};
@@ -285,6 +285,16 @@ fn a_lost_or_damaged_file_is_noticed() {
     sealed(&|world, file| world.disk.flip_bit(file, 1, 0));
     sealed(&|world, file| world.disk.truncate(file, 34).unwrap());
     sealed(&|world, file| world.disk.truncate(file, 33).unwrap());
+}
+
+#[test]
+fn without_a_checkpoint_nothing_vouches_for_the_files() {
+    let mut world = World::new(small_config());
+    world.write(&[rec(START_MS, "key", None)]);
+    world.kill();
+    let config = world.log.config().clone();
+    let recovered = crate::recover(&world.disk, DIR, config, false, world.now).unwrap();
+    assert!(!recovered.aborted_complete);
 }
 
 /// The power goes after every single change that a pass makes to the disk.
