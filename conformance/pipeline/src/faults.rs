@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use crash_campaign::random::Random;
+use oncelog_pipeline::failpoint;
 use rustix::process::Signal;
 
 use crate::combination::Level;
@@ -33,24 +34,6 @@ enum Step {
     /// A second instance comes and one of the two is killed: the group divides the partitions anew.
     Second,
 }
-
-/// Where a crash test ends the processes (crates/relay/src/failpoint.rs, crates/sink/src/failpoint.rs).
-const RELAY_FAILPOINTS: [&str; 7] = [
-    "relay-after-read",
-    "relay-during-publish",
-    "relay-after-publish",
-    "relay-during-commit",
-    "relay-after-commit",
-    "relay-during-confirm",
-    "relay-after-confirm",
-];
-const SINK_FAILPOINTS: [&str; 5] = [
-    "sink-after-poll",
-    "sink-during-apply",
-    "sink-before-commit",
-    "sink-after-commit",
-    "sink-before-offsets",
-];
 
 /// Of relays without a transaction.
 const ONLY_EXACTLY_ONCE: [&str; 2] = ["relay-during-commit", "relay-after-commit"];
@@ -91,10 +74,10 @@ impl Faults<'_> {
     fn steps(&mut self, kills: u64) -> Vec<Step> {
         let exactly_once = self.world.level == Level::Exactly;
         let mut steps = Vec::new();
-        let relays = RELAY_FAILPOINTS.iter();
+        let relays = failpoint::RELAY.iter();
         let relays = relays.filter(|name| exactly_once || !ONLY_EXACTLY_ONCE.contains(name));
-        for name in relays.chain(&SINK_FAILPOINTS) {
-            let role = match SINK_FAILPOINTS.contains(name) {
+        for name in relays.chain(&failpoint::SINK) {
+            let role = match failpoint::SINK.contains(name) {
                 true => Role::Sink,
                 false => self.a_relay(),
             };

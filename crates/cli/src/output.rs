@@ -5,6 +5,7 @@
 
 use std::io::{self, Write};
 
+use oncelog_pipeline::finding::Finding;
 use serde_json::Value;
 
 use crate::failure::Failure;
@@ -55,19 +56,16 @@ impl Table {
 
 /// What a `check` found: whether each is fine, what it is, and what to do about it. Errors: there is a
 /// fault.
-pub fn findings(
-    options: &Options,
-    found: Vec<(bool, String, Option<String>)>,
-) -> anyhow::Result<()> {
-    let faults = found.iter().filter(|(ok, ..)| !ok).count();
+pub fn findings(options: &Options, found: &[Finding]) -> anyhow::Result<()> {
+    let faults = found.iter().filter(|one| !one.ok).count();
     if options.json() {
         let rows = found
             .iter()
-            .map(|(ok, what, fix)| serde_json::json!({ "ok": ok, "what": what, "fix": fix }));
+            .map(|one| serde_json::json!({ "ok": one.ok, "what": one.what, "fix": one.fix }));
         print_json(&Value::Array(rows.collect()))?;
     } else {
         let mut out = io::stdout().lock();
-        for (ok, what, fix) in &found {
+        for Finding { ok, what, fix } in found {
             let mark = match (ok, fix) {
                 (false, _) => "FAULT ",
                 (true, Some(_)) => "advice",

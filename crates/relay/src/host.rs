@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::failpoint;
+use oncelog_pipeline::failpoint;
+
 use crate::relay::{Operation, Outcome, Relay, Stop};
 use crate::source::{Lag, Source};
 use crate::topics::Topics;

@@ -1,10 +1,10 @@
 //! From a [`Config`] to a running relay: which source its database and its options lead to, and the
 //! producer beside it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use oncelog_pipeline::database::{Database, sqlite_path};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -14,52 +14,8 @@ use crate::kafka::{self, Kafka};
 use crate::relay::{Relay, Stop};
 use crate::router::Router;
 use crate::source::{Source, SourceError};
-use crate::sources::finding::Finding;
 use crate::sources::{mysql, postgres, sqlite};
-
-/// The kinds of database, as the URL's scheme says it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Database {
-    PostgreSql(String),
-    MySql(String),
-    Sqlite(PathBuf),
-}
-
-impl Database {
-    /// Errors: the URL names no database that a relay can read.
-    pub fn parse(url: &str) -> Result<Database, String> {
-        let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
-        match scheme {
-            "postgres" | "postgresql" => Ok(Database::PostgreSql(url.to_owned())),
-            "mysql" | "mariadb" => Ok(Database::MySql(url.to_owned())),
-            "sqlite" => match rest.trim_start_matches("//") {
-                "" => Err("sqlite: names no file; write sqlite:PATH".to_owned()),
-                path => Ok(Database::Sqlite(path.into())),
-            },
-            _ => Err(format!(
-                "{scheme:?} is no kind of database that is known here: write postgresql://…, \
-                 mysql://…, mariadb://… or sqlite:PATH"
-            )),
-        }
-    }
-}
-
-/// The URL as it may be shown: `***` in the place of a password.
-pub fn without_password(url: &str) -> String {
-    let Some((before, after)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    // The host begins after the last @ before the path.
-    let authority = after.split(['/', '?']).next().unwrap_or(after);
-    let Some((user, host)) = authority.rsplit_once('@') else {
-        return url.to_owned();
-    };
-    let Some((user, _)) = user.split_once(':') else {
-        return url.to_owned();
-    };
-    let rest = &after[authority.len()..];
-    format!("{before}://{user}:***@{host}{rest}")
-}
+use oncelog_pipeline::finding::Finding;
 
 /// How the rows are found, and why so.
 pub struct Chosen {
@@ -169,9 +125,9 @@ fn options(config: &Config) -> Result<Options, String> {
     config.validate()?;
     let name = &config.name;
     let wrong = |why: String| format!("relay {name:?}: {why}");
-    let database = Database::parse(&config.database).map_err(wrong)?;
+    let database = Database::of(&config.database).map_err(wrong)?;
     let mut fields = config.source.clone();
-    if let Database::Sqlite(path) = database {
+    if database == Database::Sqlite {
         if config.capture == Capture::Cdc {
             return Err(wrong(
                 "SQLite has no log to read changes from; leave capture out".to_owned(),
@@ -182,7 +138,7 @@ fn options(config: &Config) -> Result<Options, String> {
         }
         let options: sqlite::Options = read(fields).map_err(wrong)?;
         return Ok(Options::Sqlite(sqlite::Options {
-            path,
+            path: sqlite_path(&config.database).into(),
             relay: name.clone(),
             ..options
         }));
@@ -190,7 +146,7 @@ fn options(config: &Config) -> Result<Options, String> {
     fields.insert("shards".to_owned(), config.shards.into());
     fields.insert("shard".to_owned(), config.shard.into());
     fields.insert("url".to_owned(), config.database.clone().into());
-    if matches!(database, Database::PostgreSql(_)) {
+    if database == Database::PostgreSql {
         let mut options: postgres::Options = read(fields).map_err(wrong)?;
         options.relay.clone_from(name);
         options.validate().map_err(wrong)?;
@@ -235,43 +191,4 @@ pub fn run(
         stop,
         figures,
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_password_is_not_shown() {
-        for (url, shown) in [
-            (
-                "postgresql://a:secret@h:1/d?x=y",
-                "postgresql://a:***@h:1/d?x=y",
-            ),
-            ("mysql://a:s@crt@h/d", "mysql://a:***@h/d"),
-            ("postgresql://a@h/d", "postgresql://a@h/d"),
-            ("sqlite:a:b@c", "sqlite:a:b@c"),
-        ] {
-            assert_eq!(without_password(url), shown);
-        }
-    }
-
-    #[test]
-    fn the_scheme_names_the_database() {
-        let sqlite = |path: &str| Ok(Database::Sqlite(path.into()));
-        assert_eq!(Database::parse("sqlite:a.db"), sqlite("a.db"));
-        assert_eq!(Database::parse("sqlite:///var/a.db"), sqlite("/var/a.db"));
-        let mariadb = "mariadb://root@localhost/shop";
-        assert_eq!(
-            Database::parse(mariadb),
-            Ok(Database::MySql(mariadb.into()))
-        );
-        assert!(
-            Database::parse("oracle://x")
-                .unwrap_err()
-                .contains("oracle")
-        );
-        assert!(Database::parse("sqlite:").is_err());
-        assert!(Database::parse("").is_err());
-    }
 }

@@ -14,8 +14,6 @@ pub mod config;
 pub mod dead_letter;
 pub mod event;
 #[cfg(feature = "real")]
-mod failpoint;
-#[cfg(feature = "real")]
 pub mod host;
 #[cfg(feature = "real")]
 pub mod kafka;

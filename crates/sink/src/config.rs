@@ -6,10 +6,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use oncelog_pipeline::database::Database;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
-
-use crate::targets::Database;
 
 /// What the user of a sink picks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

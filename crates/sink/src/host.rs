@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use oncelog_pipeline::failpoint;
+
 use crate::config::Config;
-use crate::failpoint;
 use crate::kafka::Kafka;
 use crate::record::SinkRecord;
 use crate::records::Records;

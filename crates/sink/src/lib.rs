@@ -15,8 +15,6 @@ pub mod config;
 pub mod convert;
 pub mod dead_letter;
 #[cfg(feature = "real")]
-mod failpoint;
-#[cfg(feature = "real")]
 pub mod host;
 pub mod json;
 #[cfg(feature = "real")]

@@ -8,43 +8,15 @@
 use std::time::Duration;
 
 use mysql::prelude::Queryable;
+use oncelog_pipeline::database::{Database, sqlite_path, without_password};
+use oncelog_pipeline::finding::Finding;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::config::{Config, Delivery, Mode, OnPoison};
 use crate::mapping::Mapping;
 use crate::table::Table;
-use crate::targets::{
-    Database, mysql as mariadb, postgres as postgresql, sqlite, without_password,
-};
-
-/// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    pub ok: bool,
-    /// What was found.
-    pub what: String,
-    /// What to do about it; none where it is well.
-    pub fix: Option<String>,
-}
-
-impl Finding {
-    fn well(what: impl Into<String>) -> Finding {
-        Finding {
-            ok: true,
-            what: what.into(),
-            fix: None,
-        }
-    }
-
-    fn fault(what: impl Into<String>, fix: impl Into<String>) -> Finding {
-        Finding {
-            ok: false,
-            what: what.into(),
-            fix: Some(fix.into()),
-        }
-    }
-}
+use crate::targets::{mysql as mariadb, postgres as postgresql, sqlite};
 
 const OFFSET: &str = "oncelog_sink_offset";
 const INBOX: &str = "oncelog_sink_inbox";
@@ -191,7 +163,7 @@ pub fn check(config: &Config, bootstrap: Option<&str>) -> Vec<Finding> {
     let shown = without_password(&config.database);
     match Connection::open(config, false) {
         Ok(mut connection) => {
-            findings.push(Finding::well(format!("{shown} can be reached")));
+            findings.push(Finding::fine(format!("{shown} can be reached")));
             check_ours(config, &mut connection, &mut findings);
             check_table(config, &mut connection, &mut findings);
         }
@@ -246,7 +218,7 @@ fn may(connection: &mut Connection, table: &str, tried: &[(&str, String)]) -> Fi
             );
         }
     }
-    Finding::well(format!("table {table} is there and can be written to"))
+    Finding::fine(format!("table {table} is there and can be written to"))
 }
 
 fn check_table(config: &Config, connection: &mut Connection, findings: &mut Vec<Finding>) {
@@ -269,7 +241,7 @@ fn check_table(config: &Config, connection: &mut Connection, findings: &mut Vec<
         }
     };
     match Mapping::new(config, &table) {
-        Ok(_) => findings.push(Finding::well(format!("all mapped columns are in {name}"))),
+        Ok(_) => findings.push(Finding::fine(format!("all mapped columns are in {name}"))),
         Err(error) => {
             findings.push(Finding::fault(
                 error,
@@ -316,7 +288,7 @@ fn check_nulls(config: &Config, table: &Table, findings: &mut Vec<Finding>) {
     });
     let missing: Vec<&str> = missing.map(|column| column.name.as_str()).collect();
     findings.push(match missing.is_empty() {
-        true => Finding::well("all columns that are NOT NULL are mapped, or have a default"),
+        true => Finding::fine("all columns that are NOT NULL are mapped, or have a default"),
         false => Finding::fault(
             format!(
                 "NOT NULL without a default, and not mapped: {}",
@@ -342,7 +314,7 @@ fn check_unique(config: &Config, table: &Table, database: Database, findings: &m
     let mapped = |unique: &&Vec<String>| unique.iter().all(|c| config.columns.contains_key(c));
     if config.mode == Mode::Upsert {
         findings.push(match same.is_empty() {
-            false => Finding::well(format!("a unique index is over key.columns ({keys})")),
+            false => Finding::fine(format!("a unique index is over key.columns ({keys})")),
             true => Finding::fault(
                 format!("no unique index of {name} is over exactly key.columns ({keys})"),
                 format!("CREATE UNIQUE INDEX ON {name} ({keys}), or make it the primary key"),
@@ -395,12 +367,12 @@ fn check_topics(config: &Config, bootstrap: &str, findings: &mut Vec<Finding>) {
             return;
         }
     };
-    findings.push(Finding::well(format!(
+    findings.push(Finding::fine(format!(
         "the cluster at {bootstrap} can be reached"
     )));
     for topic in &config.topics {
         if topic.starts_with('^') {
-            findings.push(Finding::well(format!(
+            findings.push(Finding::fine(format!(
                 "{topic} is a pattern: topics may come later"
             )));
             continue;
@@ -411,10 +383,10 @@ fn check_topics(config: &Config, bootstrap: &str, findings: &mut Vec<Finding>) {
                 format!("topic {topic} is not there"),
                 format!("create it: oncelog topic create {topic}"),
             ),
-            count => Finding::well(format!("topic {topic} is there, with {count} partitions")),
+            count => Finding::fine(format!("topic {topic} is there, with {count} partitions")),
         });
     }
-    findings.push(Finding::well(
+    findings.push(Finding::fine(
         "records are read with isolation.level=read_committed, whatever [properties] says",
     ));
 }
@@ -440,7 +412,7 @@ impl Connection {
                 Connection::MySql(Box::new(mariadb::connect(&server).map_err(words)?))
             }
             Database::Sqlite => {
-                Connection::Sqlite(sqlite::connect(sqlite::path(url), create).map_err(words)?)
+                Connection::Sqlite(sqlite::connect(sqlite_path(url), create).map_err(words)?)
             }
         })
     }

@@ -1,6 +1,6 @@
 //! The rows of one side, from any of the databases, as a stream.
 
-use oncelog_relay::launch::{Database, without_password};
+use oncelog_pipeline::database::{Database, sqlite_path, without_password};
 use postgres::fallible_iterator::FallibleIterator;
 
 use super::Row;
@@ -19,24 +19,18 @@ pub struct Place {
 
 /// Hands each row to `take`, in order. Errors: what the database said.
 pub fn rows(place: &Place, take: &mut dyn FnMut(Row) -> Result<(), String>) -> Result<(), String> {
-    match Database::parse(&place.database)? {
-        Database::Sqlite(path) => sqlite(&path, place, take),
-        Database::PostgreSql(url) => postgresql(&url, place, take),
-        Database::MySql(url) => mysql(&url, place, take),
+    let url = &place.database;
+    match Database::of(url)? {
+        Database::Sqlite => sqlite(sqlite_path(url), place, take),
+        Database::PostgreSql => postgresql(url, place, take),
+        Database::MySql => mysql(url, place, take),
     }
-    .map_err(|error| {
-        format!(
-            "{} of {}: {error}",
-            place.table,
-            without_password(&place.database)
-        )
-    })
+    .map_err(|error| format!("{} of {}: {error}", place.table, without_password(url)))
 }
 
-/// `quote` puts a name in the dialect's quotes, `text` makes a text of an expression.
-fn query(place: &Place, quote: fn(&str) -> String, text: fn(&str) -> String) -> String {
-    // `schema.table` is two names.
-    let table: Vec<String> = place.table.split('.').map(quote).collect();
+/// `text` makes a text of an expression.
+fn query(place: &Place, database: Database, text: fn(&str) -> String) -> String {
+    let quote = |name: &str| database.quote_column(name);
     let key = place
         .key
         .as_deref()
@@ -44,26 +38,20 @@ fn query(place: &Place, quote: fn(&str) -> String, text: fn(&str) -> String) -> 
     format!(
         "SELECT {}, {key} FROM {} ORDER BY {}",
         text(&quote(&place.id)),
-        table.join("."),
+        database.quote(&place.table),
         quote(&place.order)
     )
 }
 
-fn double_quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-fn back_quoted(name: &str) -> String {
-    format!("`{}`", name.replace('`', "``"))
-}
-
 type Taken = Result<(), String>;
 
-fn sqlite(path: &std::path::Path, place: &Place, take: &mut dyn FnMut(Row) -> Taken) -> Taken {
+fn sqlite(path: &str, place: &Place, take: &mut dyn FnMut(Row) -> Taken) -> Taken {
     let failed = |error: rusqlite::Error| error.to_string();
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE;
     let connection = rusqlite::Connection::open_with_flags(path, flags).map_err(failed)?;
-    let query = query(place, double_quoted, |name| format!("CAST({name} AS TEXT)"));
+    let query = query(place, Database::Sqlite, |name| {
+        format!("CAST({name} AS TEXT)")
+    });
     let mut statement = connection.prepare(&query).map_err(failed)?;
     let mut found = statement.query([]).map_err(failed)?;
     while let Some(row) = found.next().map_err(failed)? {
@@ -79,7 +67,7 @@ fn sqlite(path: &std::path::Path, place: &Place, take: &mut dyn FnMut(Row) -> Ta
 fn postgresql(url: &str, place: &Place, take: &mut dyn FnMut(Row) -> Taken) -> Taken {
     let failed = |error: postgres::Error| error.to_string();
     let mut client = postgres::Client::connect(url, postgres::NoTls).map_err(failed)?;
-    let query = query(place, double_quoted, |name| format!("{name}::text"));
+    let query = query(place, Database::PostgreSql, |name| format!("{name}::text"));
     let none: [&str; 0] = [];
     let mut found = client.query_raw(&query, none).map_err(failed)?;
     while let Some(row) = found.next().map_err(failed)? {
@@ -98,7 +86,9 @@ fn mysql(url: &str, place: &Place, take: &mut dyn FnMut(Row) -> Taken) -> Taken 
     let url = url.replacen("mariadb://", "mysql://", 1);
     let options = mysql::Opts::from_url(&url).map_err(|error| error.to_string())?;
     let mut connection = mysql::Conn::new(options).map_err(failed)?;
-    let query = query(place, back_quoted, |name| format!("CAST({name} AS CHAR)"));
+    let query = query(place, Database::MySql, |name| {
+        format!("CAST({name} AS CHAR)")
+    });
     for row in connection.query_iter(query).map_err(failed)? {
         let (id, key): (Option<String>, Option<String>) =
             mysql::from_row_opt(row.map_err(failed)?).map_err(|error| error.to_string())?;

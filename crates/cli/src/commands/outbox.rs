@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
+use oncelog_pipeline::database::without_password;
 use oncelog_relay::config::Config;
-use oncelog_relay::launch::{self, without_password};
+use oncelog_relay::launch;
 
 use crate::failure::Failure;
 use crate::options::Options;
@@ -100,6 +101,5 @@ fn check(options: &Options, which: &Which) -> Result<()> {
             Err(why) => println!("reads by: nothing, yet: {why}"),
         }
     }
-    let found = found.into_iter().map(|one| (one.ok, one.what, one.fix));
-    findings(options, found.collect())
+    findings(options, &found)
 }

@@ -1,6 +1,5 @@
 //! One file or folder per kind of source.
 
-pub mod finding;
 pub mod mysql;
 pub mod postgres;
 pub mod sqlite;

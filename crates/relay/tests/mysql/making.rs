@@ -2,7 +2,7 @@
 
 use databases::mariadb::MariaDb;
 use mysql::prelude::Queryable;
-use oncelog_relay::sources::finding::Finding;
+use oncelog_pipeline::finding::Finding;
 use oncelog_relay::sources::mysql::setup::{self, Way};
 
 use super::*;

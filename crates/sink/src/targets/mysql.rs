@@ -20,10 +20,11 @@ use std::time::Duration;
 
 use mysql::prelude::Queryable;
 use mysql::{AccessMode, Conn, Error, IsolationLevel, Opts, OptsBuilder, TxOpts, Value as Sent};
+use oncelog_pipeline::database::Database;
+use oncelog_pipeline::failpoint;
 
 use crate::config::{Config, Mode};
 use crate::dead_letter::Letter;
-use crate::failpoint;
 use crate::mapping::Change;
 use crate::plan::{self, Step, Values};
 use crate::record::TopicPartition;
@@ -32,7 +33,6 @@ use crate::target::{
     Applied, Claim, Effect, Entry, Move, Request, Target, TargetError, Transaction, fenced,
     other_cluster,
 };
-use crate::targets::Database;
 
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// Longer than a lock is waited for by default (`innodb_lock_wait_timeout`).

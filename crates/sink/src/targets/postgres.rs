@@ -17,12 +17,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use oncelog_pipeline::database::Database;
+use oncelog_pipeline::failpoint;
 use postgres::error::{DbError, SqlState};
 use postgres::{Client, Error, IsolationLevel, NoTls, Statement, Transaction as Begun};
 
 use crate::config::{Config, Mode};
 use crate::dead_letter::Letter;
-use crate::failpoint;
 use crate::mapping::Change;
 use crate::plan::{self, Step, Values};
 use crate::table::{Column, Kind, Table, Value, int};
@@ -30,7 +31,6 @@ use crate::target::{
     Applied, Claim, Effect, Entry, Move, Request, Target, TargetError, Transaction, fenced,
     other_cluster,
 };
-use crate::targets::Database;
 
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// A server that does not answer is gone.

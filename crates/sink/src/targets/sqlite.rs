@@ -11,6 +11,8 @@
 
 use std::time::Duration;
 
+use oncelog_pipeline::database::{Database, sqlite_path};
+use oncelog_pipeline::failpoint;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{
     CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql, params,
@@ -18,13 +20,11 @@ use rusqlite::{
 
 use crate::config::{Config, Mode};
 use crate::dead_letter::Letter;
-use crate::failpoint;
 use crate::mapping::Change;
 use crate::table::{Column, Kind, Table, Value, int};
 use crate::target::{
     Applied, Claim, Effect, Move, Request, Target, TargetError, Transaction, fenced, other_cluster,
 };
-use crate::targets::Database;
 
 /// Rows that are pruned in one transaction, and how many of these at a time.
 const PRUNE_ROWS: u64 = 5_000;
@@ -59,7 +59,7 @@ impl Sqlite {
     pub fn new(config: &Config) -> Sqlite {
         Sqlite {
             sink: config.name.clone(),
-            path: path(&config.database).to_owned(),
+            path: sqlite_path(&config.database).to_owned(),
             table: config.table.clone(),
             put: put(config),
             delete: delete(config),
@@ -94,11 +94,6 @@ impl Sqlite {
         }
         done
     }
-}
-
-pub(crate) fn path(url: &str) -> &str {
-    let path = url.strip_prefix("sqlite:").unwrap_or(url);
-    path.strip_prefix("//").unwrap_or(path)
 }
 
 /// Opened as a sink does it. `create`: the file may not be there yet.

@@ -42,9 +42,3 @@ fn unique_indexes_are_those_that_hold_for_all_rows() {
     assert_eq!(optional, [true, false, false, true]);
     assert!(!table.columns[1].nullable && table.columns[2].nullable);
 }
-
-#[test]
-fn paths_may_have_slashes_in_front() {
-    assert_eq!(path("sqlite:a/b.db"), "a/b.db");
-    assert_eq!(path("sqlite:///a/b.db"), "/a/b.db");
-}

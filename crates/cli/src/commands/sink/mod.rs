@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, Subcommand};
-use oncelog_relay::launch::without_password;
+use oncelog_pipeline::database::without_password;
 use oncelog_sink::setup;
 
 use crate::failure::Failure;
@@ -108,6 +108,5 @@ fn check(options: &Options, which: &Which) -> Result<()> {
     // The embedded broker need not run yet.
     let bootstrap = options.bootstrap_given_or(pipeline.bootstrap.as_deref());
     let found = setup::check(config, bootstrap.as_deref());
-    let found = found.into_iter().map(|one| (one.ok, one.what, one.fix));
-    findings(options, found.collect())
+    findings(options, &found)
 }

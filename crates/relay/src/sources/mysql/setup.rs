@@ -9,7 +9,7 @@ use super::options::{Engine, Options};
 use super::polling;
 use super::tables::{Tables, quoted};
 use crate::source::SourceError;
-use crate::sources::finding::Finding;
+use oncelog_pipeline::finding::Finding;
 
 /// How an outbox is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

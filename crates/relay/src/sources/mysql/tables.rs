@@ -1,6 +1,8 @@
 //! The names of the outbox and of the tables beside it, quoted for SQL. All are in one database, so that
 //! a backup holds all of them or none.
 
+use oncelog_pipeline::database::Database;
+
 use super::options::Options;
 
 pub(super) struct Tables {
@@ -43,7 +45,7 @@ impl Tables {
 }
 
 pub(super) fn quoted(name: &str) -> String {
-    format!("`{}`", name.replace('`', "``"))
+    Database::MySql.quote_column(name)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use oncelog_pipeline::database::Database;
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -252,9 +253,8 @@ impl Options {
     }
 }
 
-/// As an identifier of SQL.
 pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    Database::PostgreSql.quote_column(name)
 }
 
 /// As a string of SQL.

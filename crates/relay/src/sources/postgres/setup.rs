@@ -10,7 +10,7 @@ use super::polling::can_poll;
 use super::retention;
 use super::{claims, slot};
 use crate::source::SourceError;
-use crate::sources::finding::Finding;
+use oncelog_pipeline::finding::Finding;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use oncelog_pipeline::database::Database;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use serde::Deserialize;
@@ -387,9 +388,8 @@ fn value(value: ValueRef<'_>) -> Value {
     }
 }
 
-/// As an identifier of SQL.
 fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    Database::Sqlite.quote_column(name)
 }
 
 fn lost(error: rusqlite::Error) -> SourceError {

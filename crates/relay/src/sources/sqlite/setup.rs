@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use super::{Options, connect, quoted};
 use crate::row::Columns;
-use crate::sources::finding::Finding;
+use oncelog_pipeline::finding::Finding;
 
 /// Made by the relay itself where they are missing.
 pub(super) const OWN_TABLES: &[&str] = &[

@@ -1,8 +1,8 @@
-//! One thing that `oncelog outbox check` looked at.
+//! One thing that `oncelog outbox check` or `oncelog sink check` looked at.
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Whether the relay can run with it as it is.
+    /// Whether the relay or sink can run with it as it is.
     pub ok: bool,
     /// What was found.
     pub what: String,
