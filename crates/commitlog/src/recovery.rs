@@ -51,9 +51,10 @@ pub struct Recovered {
     pub log: Log,
     /// What `partition.metadata` says; `None` if it is missing or says nothing.
     pub topic_id: Option<Uuid>,
-    /// A checkpoint vouches for the `.txnindex` files, which have no checksums of their own. If not, all
-    /// aborted transactions have to be found again, from the log's start on (see [`restore_aborted`]).
-    pub aborted_complete: bool,
+    /// The aborted transactions that end below are known. Those from here on have to be found again in
+    /// the log (see [`restore_aborted`]): `.txnindex` files have no checksums of their own, and the
+    /// checkpoint has those of what lies below its recovery point.
+    pub aborted_known_to: i64,
     /// Where offsets are missing for the first time and no checkpoint says that they were compacted
     /// away: appends that a crash took may have been there, in front of ones that were quicker.
     pub first_gap: Option<i64>,
@@ -157,7 +158,7 @@ pub fn recover(
     let young = never_checkpointed && (at_zero || !exists(disk, dir, LEADER_EPOCH_CHECKPOINT)?);
     let on_file = read_epochs(disk, dir, &mut report)?;
     let mut epochs = on_file.clone().unwrap_or_default();
-    let (loaded, first_gap) = {
+    let (loaded, first_gap, has_control) = {
         let mut loader = segments::Loader {
             disk,
             dir,
@@ -166,12 +167,13 @@ pub fn recover(
             report: &mut report,
             epochs: &mut epochs,
             first_gap: None,
+            has_control: false,
         };
         let load = match &checkpoint {
             Some(checkpoint) => loader.load_checkpointed(&found, checkpoint),
             None => loader.load_all(&found, clean_shutdown, young),
         };
-        (load?, loader.first_gap)
+        (load?, loader.first_gap, loader.has_control)
     };
     let mut log = assemble(dir, config, loaded, checkpoint.as_ref(), now);
     let end = log.end_offset();
@@ -184,13 +186,18 @@ pub fn recover(
     log.epochs.truncate_from_start(log.start_offset);
     log.epochs_changed = log.epochs != on_file.unwrap_or_default();
     let sound = aborted::load(disk, &mut log, &found, checkpoint.as_ref(), &mut report)?;
+    let aborted_known_to = match &checkpoint {
+        Some(checkpoint) if sound && has_control => checkpoint.recovery_point.offset,
+        Some(_) if sound => end,
+        _ => log.start_offset,
+    };
     if log.start_offset > end {
         log = restart_at(disk, log, now, &mut report)?;
     }
     let topic_id = read_small(disk, dir, PARTITION_METADATA)?;
     Ok(Recovered {
         topic_id: topic_id.as_deref().and_then(partition_metadata::decode),
-        aborted_complete: sound && checkpoint.is_some(),
+        aborted_known_to,
         first_gap,
         log,
         report,

@@ -11,8 +11,8 @@
 //! batches that are lost, and would be believed once other batches had taken their offsets.
 //!
 //! Transactions come back the same way: those that are open from the snapshot and the log above it,
-//! those that were aborted from the segments' files up to the snapshot and from the log above it (or
-//! wholly from the log, if a file is lost or damaged).
+//! those that were aborted from the segments' files as far as the checkpoint has their checksums, and
+//! from the log above.
 //!
 //! This is the one place of the crate that touches a disk itself: nothing else runs before a
 //! partition is open.
@@ -122,11 +122,14 @@ impl Partition {
         .map_err(in_dir)?;
         let aborted = replay(disk, &log, from, &mut producers, now.instant).map_err(in_dir)?;
         producers.close(log.start_offset()..log.first_dirty_offset());
-        match recovered.aborted_complete || from <= log.start_offset() {
-            true => restore_aborted(disk, &mut log, from, &aborted),
-            false => restore_all_aborted(disk, &mut log, now.instant),
-        }
-        .map_err(in_dir)?;
+        let known_to = recovered.aborted_known_to;
+        let (from, aborted) = match from <= known_to {
+            true => (from, aborted),
+            false => {
+                aborted_since(disk, &log, &snapshots, known_to, now.instant).map_err(in_dir)?
+            }
+        };
+        restore_aborted(disk, &mut log, from, &aborted).map_err(in_dir)?;
         let partition = Partition::assemble(identity, config, log, producers, snapshots, now);
         Ok(Opened { partition, notes })
     }
@@ -272,11 +275,26 @@ fn read_whole(disk: &dyn Disk, path: &str) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// Finds every aborted transaction of the log, for when a file that lists some is lost or damaged.
-fn restore_all_aborted(disk: &dyn Disk, log: &mut Log, now: Instant) -> io::Result<()> {
-    let mut producers = Producers::default();
-    let aborted = replay(disk, log, log.start_offset(), &mut producers, now)?;
-    restore_aborted(disk, log, 0, &aborted)
+/// The transactions that were aborted from `offset` on, or from a place before it that is given, too:
+/// where a snapshot says what was open, or the log begins.
+fn aborted_since(
+    disk: &dyn Disk,
+    log: &Log,
+    snapshots: &SnapshotFiles,
+    offset: i64,
+    now: Instant,
+) -> io::Result<(i64, Vec<AbortedTxn>)> {
+    let start = log.start_offset();
+    let (mut producers, mut from) = (Producers::default(), start);
+    for snapshot in snapshots.up_to(offset).take_while(|at| *at >= start) {
+        let content = read_whole(disk, &snapshots.path(snapshot))?;
+        if let Ok(found) = snapshot::decode(&content, snapshot, now) {
+            (producers, from) = (found, snapshot);
+            break;
+        }
+    }
+    let aborted = replay(disk, log, from, &mut producers, now)?;
+    Ok((from, aborted))
 }
 
 /// Applies the batches from `from` on; the transactions that were aborted there.

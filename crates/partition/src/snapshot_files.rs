@@ -38,6 +38,11 @@ impl SnapshotFiles {
         self.files.last_key_value().map(|(offset, _)| *offset)
     }
 
+    /// Those up to `offset`, the newest first.
+    pub(crate) fn up_to(&self, offset: i64) -> impl Iterator<Item = i64> {
+        self.files.range(..=offset).rev().map(|(offset, _)| *offset)
+    }
+
     /// Steps that put `content` durably into the place of the snapshot before `offset`.
     pub(crate) fn write(
         &mut self,

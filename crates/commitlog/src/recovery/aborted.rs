@@ -9,10 +9,11 @@ use crate::execute::execute_step;
 use crate::limits;
 use crate::log::{Log, replace_file};
 use crate::op::DiskStep;
-use crate::segment::{Segment, TXN_INDEX_UNFIT};
+use crate::segment::TXN_INDEX_UNFIT;
 use std::io;
 
-/// Reads the files; whether none is lost or damaged, as far as the checkpoint and the files say.
+/// Reads what the checkpoint vouches for in the files; whether all of that is there. Whatever else they
+/// say is in the log, too.
 pub(super) fn load(
     disk: &dyn Disk,
     log: &mut Log,
@@ -27,60 +28,40 @@ pub(super) fn load(
         let has_file = found
             .iter()
             .any(|f| f.has_txn_index && f.base_offset == segment.base_offset);
-        let mut sound = true;
+        let mut read = Vec::new();
         if has_file {
             let content = read_file(disk, &file, limits::CHECKPOINT_FILE_BYTES_MAX);
             let content = content.map_err(RecoveryError::io(&file))?;
-            let read = content.and_then(|content| aborted::decode(&content));
-            let offsets = segment.base_offset..i64::MAX;
-            match read.filter(|read| read.iter().all(|a| offsets.contains(&a.last_offset))) {
-                Some(read) => accept(segment, read),
-                None => {
-                    segment.aborted_saved = TXN_INDEX_UNFIT;
-                    sound = false;
-                }
-            }
+            let decoded = content.and_then(|content| aborted::decode(&content));
+            read = decoded.unwrap_or_default();
         }
-        if let Some(checkpoint) = checkpoint {
-            sound &= agrees(segment, checkpoint);
-        }
-        if !sound {
+        let counted = counted(segment.base_offset, checkpoint);
+        let in_file = read.len();
+        if counted.fits(&read) {
+            read.truncate(counted.count as usize);
+        } else {
             report.note(format!(
                 "the .txnindex of the segment at {} is lost or damaged; rebuilt from the log",
                 segment.base_offset
             ));
+            complete = false;
+            read.clear();
         }
-        complete &= sound;
+        segment.aborted_saved = match has_file && (read.is_empty() || read.len() < in_file) {
+            true => TXN_INDEX_UNFIT,
+            false => read.len(),
+        };
+        segment.aborted = read;
     }
     Ok(complete)
 }
 
-/// Takes over what the file says about offsets that the segment still has.
-fn accept(segment: &mut Segment, mut read: Vec<AbortedTxn>) {
-    let count = read.len();
-    read.retain(|aborted| aborted.last_offset < segment.next_offset);
-    segment.aborted_saved = match read.len() == count && count > 0 {
-        true => count,
-        false => TXN_INDEX_UNFIT,
-    };
-    segment.aborted = read;
-}
-
-/// Compares with what the checkpoint counted. A file of a counted segment that the checkpoint says
-/// nothing about is what a compaction has replaced by nothing.
-fn agrees(segment: &mut Segment, checkpoint: &Checkpoint) -> bool {
-    let base_offset = segment.base_offset;
-    let nothing = AbortedSummary::of(base_offset, &[]);
-    let mut counted = checkpoint.aborted.iter();
-    let counted = counted.find(|summary| summary.base_offset == base_offset);
-    let counted = counted.unwrap_or(&nothing);
-    let fits = counted.fits(&segment.aborted);
-    let whole = segment.next_offset <= checkpoint.recovery_point.offset;
-    if fits && whole && segment.aborted.len() as u64 > counted.count {
-        segment.aborted.truncate(counted.count as usize);
-        segment.aborted_saved = TXN_INDEX_UNFIT;
-    }
-    fits
+/// What the checkpoint says of a segment's list: nothing if there was none below its recovery point, or
+/// if a compaction has left none.
+fn counted(base_offset: i64, checkpoint: Option<&Checkpoint>) -> AbortedSummary {
+    let mut all = checkpoint.iter().flat_map(|checkpoint| &checkpoint.aborted);
+    let counted = all.find(|summary| summary.base_offset == base_offset);
+    counted.map_or_else(|| AbortedSummary::of(base_offset, &[]), |found| *found)
 }
 
 /// Replaces what is known about markers at or past `from_offset` by `found`, which lists them all,

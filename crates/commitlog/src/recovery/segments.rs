@@ -32,6 +32,8 @@ pub(super) struct Loader<'a> {
     pub epochs: &'a mut LeaderEpochs,
     /// See [`super::Recovered::first_gap`].
     pub first_gap: Option<i64>,
+    /// A batch that was scanned is one, perhaps the end of a transaction.
+    pub has_control: bool,
 }
 
 /// How offsets must go on.
@@ -71,9 +73,12 @@ impl Loader<'_> {
         trusted: bool,
         young: bool,
     ) -> Result<Vec<Segment>> {
-        // Kafka's cleaner leaves empty segments behind; only the last one may be empty here.
+        // Kafka's cleaner leaves empty segments behind; only the last one may be empty here. In a young
+        // log the appends to it are lost: what follows it goes, and it stays, for the next recovery to
+        // see, should this one be interrupted, that the log is young.
         let last = found.last().map(|segment| segment.base_offset);
-        let stays = |s: &FoundSegment| s.bytes > 0 || Some(s.base_offset) == last;
+        let stays =
+            |s: &FoundSegment| s.bytes > 0 || Some(s.base_offset) == last || young && !trusted;
         let (found, empty): (Vec<_>, Vec<_>) = found.iter().copied().partition(stays);
         let empty: Vec<i64> = empty.iter().map(|segment| segment.base_offset).collect();
         directory::remove_segments(self.disk, self.dir, &empty)?;
@@ -381,6 +386,7 @@ impl Loader<'_> {
                     }
                     self.epochs
                         .assign(header.partition_leader_epoch, header.base_offset);
+                    self.has_control |= header.is_control();
                     grow(segment, &batch, false, self.config.index_interval_bytes);
                 }
                 Err(found) => {
