@@ -140,6 +140,7 @@ impl Log {
             .map(|file| DiskStep::Sync { file })
             .collect();
         let written = self.normalized(self.completions.written());
+        self.flush.entry_unsynced |= self.entry_is_in_flight();
         if written.position > 0 {
             let file = self.active_file.clone();
             steps.push(DiskStep::Sync { file });

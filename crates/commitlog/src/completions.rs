@@ -8,8 +8,8 @@
 //! A durable append's completion says that the file was synced after this append was written. It
 //! says nothing about an append that was still in flight when this one was handed out, so it
 //! moves the synced end only over what had come back by then, and over itself if nothing was
-//! missing. It says nothing about other files either: `earlier_files_synced` tells whether all
-//! that lies in earlier segments was synced before.
+//! missing. It says nothing about other files either: `others_synced` tells whether all that lies in
+//! earlier segments was synced before, and the file's own name.
 
 use crate::checkpoint::Point;
 use std::collections::VecDeque;
@@ -68,7 +68,7 @@ impl Completions {
     ///
     /// # Panics
     /// If no such append is in flight.
-    pub fn done(&mut self, end_offset: i64, earlier_files_synced: bool) {
+    pub fn done(&mut self, end_offset: i64, others_synced: bool) {
         let found = self
             .in_flight
             .binary_search_by_key(&end_offset, |append| append.end.offset);
@@ -76,7 +76,7 @@ impl Completions {
         let append = append.filter(|append| !append.done);
         let append = append.expect("an append is completed once, and was handed out before");
         append.done = true;
-        if append.durable && earlier_files_synced {
+        if append.durable && others_synced {
             let whole = append.written_before.offset == append.start.offset;
             let covered = if whole {
                 append.end

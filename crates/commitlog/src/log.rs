@@ -72,8 +72,10 @@ pub(crate) struct FlushState {
     pub unsynced_since: Option<Instant>,
     /// The active segment has an append that was not durable, since its last sync.
     pub active_unsynced: bool,
-    /// The active segment's directory entry may not be durable.
+    /// The active segment's directory entry may not be durable, nor does an append in flight make it so.
     pub entry_unsynced: bool,
+    /// Before the append that ends here is done, that entry is not durable.
+    pub entry_synced_by: i64,
     /// Sealed segments that had such an append.
     pub sealed_unsynced: Vec<FileName>,
 }
@@ -233,7 +235,10 @@ impl Log {
         self.epochs_changed |= self.epochs.assign(leader_epoch, base_offset);
         let durable = self.count_for_flush(i64::from(header.records_count), now);
         let create = self.flush.entry_unsynced;
-        self.flush.entry_unsynced &= !durable;
+        if create && durable {
+            self.flush.entry_unsynced = false;
+            self.flush.entry_synced_by = last_offset + 1;
+        }
         let start = self.active().end();
         self.recent.push(base_offset, start.position);
         self.grow_active(header, last_offset, size);
@@ -267,13 +272,21 @@ impl Log {
     /// # Panics
     /// If no such append is in flight.
     pub fn append_done(&mut self, last_offset: i64) -> i64 {
-        let earlier_files_synced = self.flush.sealed_unsynced.is_empty();
-        self.completions.done(last_offset + 1, earlier_files_synced);
+        let end = last_offset + 1;
+        let entry_synced = end == self.flush.entry_synced_by || !self.entry_is_in_flight();
+        let others_synced = entry_synced && self.flush.sealed_unsynced.is_empty();
+        self.completions.done(end, others_synced);
         if self.completions.synced().offset == self.end_offset() {
             self.flush.active_unsynced = false;
             self.flush.unsynced_since = None;
         }
         self.completions.written().offset
+    }
+
+    /// An append that is to make the active segment's directory entry durable is not done, as far as is
+    /// known.
+    pub(crate) fn entry_is_in_flight(&self) -> bool {
+        self.completions.written().offset < self.flush.entry_synced_by
     }
 
     pub(crate) fn active(&self) -> &Segment {
