@@ -23,9 +23,8 @@ mod world;
 mod writers;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -59,6 +58,9 @@ struct Args {
     /// The guarantee that relay and sink are run at
     #[arg(long, default_value_t)]
     level: Level,
+    /// Pairs at the same time, each with a broker and databases of its own. They wait most of the time
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
     /// Repeats the choices of a run that printed it
     #[arg(long)]
     seed: Option<u64>,
@@ -98,10 +100,10 @@ fn main() -> Result<()> {
     let binary = args.binary.canonicalize().context("the binary")?;
     let work = args.work.clone();
     std::fs::create_dir_all(&work)?;
-    let mut rows = Vec::new();
     println!("{}", report::header());
-    for combination in chosen {
-        let trial = Trial {
+    let trials: Vec<Trial<'_>> = chosen
+        .into_iter()
+        .map(|combination| Trial {
             combination,
             level: args.level,
             binary: &binary,
@@ -111,20 +113,46 @@ fn main() -> Result<()> {
                 .unwrap_or(if args.long { KILLS_LONG } else { KILLS }),
             seed,
             foreign: foreign(&args),
-        };
-        let outcome = run_one(&trial)?;
-        let row = Row {
-            combination,
-            level: args.level,
-            outcome,
-        };
-        println!("{}", report::line(&row));
-        rows.push(row);
-        if stopping() {
-            break;
+        })
+        .collect();
+    // All pairs share another's broker and its topics.
+    let jobs = if args.bootstrap.is_some() {
+        1
+    } else {
+        args.jobs
+    };
+    finish(&run_all(&trials, jobs)?, seed, args.json)
+}
+
+/// In the order of `trials`, as far as nobody asked for an end.
+fn run_all(trials: &[Trial<'_>], jobs: usize) -> Result<Vec<Row>> {
+    let next = AtomicUsize::new(0);
+    let rows = Mutex::new(Vec::new());
+    let work = || -> Result<()> {
+        while !stopping() {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(trial) = trials.get(index) else {
+                break;
+            };
+            let row = Row {
+                combination: trial.combination,
+                level: trial.level,
+                outcome: run_one(trial)?,
+            };
+            println!("{}", report::line(&row));
+            let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+            rows.push((index, row));
         }
-    }
-    finish(&rows, seed, args.json)
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let started: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        let mut ended = started.into_iter().map(std::thread::ScopedJoinHandle::join);
+        ended.try_for_each(|ended| ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })?;
+    let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    rows.sort_by_key(|(index, _)| *index);
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
 fn foreign(args: &Args) -> Option<Foreign> {

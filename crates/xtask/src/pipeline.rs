@@ -34,6 +34,9 @@ pub struct Args {
     /// Between the databases is an Apache Kafka.
     #[arg(long)]
     kafka: bool,
+    /// Pairs at the same time: 2, if nothing is said; with --kafka one after another.
+    #[arg(long)]
+    jobs: Option<usize>,
     /// Repeat the choices of a run that printed this seed.
     #[arg(long)]
     seed: Option<u64>,
@@ -93,6 +96,9 @@ fn campaign(args: &Args) -> Result<Tally> {
     }
     if let Some(kills) = args.kills {
         command.args(["--kills", &kills.to_string()]);
+    }
+    if let Some(jobs) = args.jobs {
+        command.args(["--jobs", &jobs.to_string()]);
     }
     if let Some(level) = &args.level {
         command.args(["--level", level]);
