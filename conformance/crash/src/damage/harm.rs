@@ -191,6 +191,16 @@ impl Harm {
         hints.iter().any(|name| self.file.ends_with(name))
     }
 
+    pub fn leaves_nothing(&self) -> bool {
+        matches!(self.how, How::Remove | How::Empty)
+    }
+
+    /// The base offset that a segment's name says.
+    pub fn begins_at(&self) -> Option<i64> {
+        let name = self.file.rsplit('/').next()?;
+        name.strip_suffix(".log")?.parse().ok()
+    }
+
     pub fn is_in(&self, dir: &str) -> bool {
         self.file.starts_with(&format!("{dir}/"))
     }

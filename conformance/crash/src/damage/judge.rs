@@ -106,6 +106,12 @@ fn vouched_for(template: &Template, harms: &[Harm], partition: i32) -> i64 {
     }
 }
 
+/// What is wrong with the record that should be at this offset: another is there, or its content.
+enum Wrong {
+    Place(i64),
+    Content(i64),
+}
+
 /// One partition, read batch by batch.
 struct Reader<'a> {
     raw: Raw,
@@ -124,6 +130,10 @@ impl Reader<'_> {
         let mut flaw: Option<&BatchAt> = None;
         let mut last_flaw = None;
         let mut cut = false;
+        let is_flawed = |offset| {
+            let index = batches.iter().position(|batch| batch.first == offset);
+            index.is_some_and(|index| !intact[index])
+        };
         for (batch, intact) in batches.iter().zip(intact) {
             if !intact {
                 flaw.get_or_insert(batch);
@@ -135,7 +145,16 @@ impl Reader<'_> {
             let fetched = self.raw.fetch(TOPIC, self.partition, batch.first);
             let words = format!("{fetched:.200?}");
             match fetched {
-                Fetched::Records(records) => read = self.check(batch, &records)?,
+                Fetched::Records(records) => {
+                    read = match self.check(batch, &records) {
+                        Err(Wrong::Place(next)) if is_flawed(next) => {
+                            let what = "places of batches, which no CRC covers, served as they lie";
+                            self.report.fault(what);
+                            next
+                        }
+                        checked => checked.map_err(|wrong| self.bad(wrong))?,
+                    }
+                }
                 Fetched::Closed(_) => {
                     return Err(format!("{}: {words}", self.at(batch.first)));
                 }
@@ -170,7 +189,9 @@ impl Reader<'_> {
 
     /// Nobody can tell a torn write from damage past the checkpoint: the log ends there.
     fn may_be_cut(&self, batch: &BatchAt, flaw: Option<&BatchAt>) -> bool {
-        self.said_cut && flaw.is_some() && batch.first >= self.vouched_for
+        let removed = |harm: &Harm| harm.file == batch.file && harm.leaves_nothing();
+        let said = self.said_cut || self.harms.iter().any(removed);
+        said && flaw.is_some() && batch.first >= self.vouched_for
     }
 
     /// A batch says where the next one begins. If it lies, what comes next can only be found from
@@ -198,20 +219,26 @@ impl Reader<'_> {
     }
 
     /// The records of a fetch at a batch's first offset; returns where they end.
-    fn check(&mut self, batch: &BatchAt, records: &[(i64, Vec<u8>)]) -> Result<i64, String> {
+    fn check(&self, batch: &BatchAt, records: &[(i64, Vec<u8>)]) -> Result<i64, Wrong> {
         let mut next = batch.first;
         for (offset, value) in records {
             if *offset != next {
-                self.report.bad += 1;
-                return Err(format!("after {} comes offset {offset}", self.at(next)));
+                return Err(Wrong::Place(next));
             }
             if Stamp::of(value, self.partition) != Ok(stamp_at(*offset)) {
-                self.report.bad += 1;
-                return Err(format!("{} is not what was sent", self.at(*offset)));
+                return Err(Wrong::Content(next));
             }
             next += 1;
         }
         Ok(next)
+    }
+
+    fn bad(&mut self, wrong: Wrong) -> String {
+        self.report.bad += 1;
+        match wrong {
+            Wrong::Place(offset) => format!("{} is not what comes next", self.at(offset)),
+            Wrong::Content(offset) => format!("{} is not what was sent", self.at(offset)),
+        }
     }
 
     fn at(&self, offset: i64) -> String {
@@ -255,9 +282,16 @@ fn offsets_are_there(
     let harmed = harms.iter().any(|harm| harm.is_log_of(OFFSETS));
     let said = broker.said();
     let metadata = harms.iter().any(|harm| harm.is_log_of(METADATA));
-    // Without its checkpoint nothing says how much of a log there was.
+    // Without its checkpoint nothing says how much of a log there was, nor with one what there was past it.
     let checkpoint = format!("{OFFSETS}/oncelog-checkpoint");
-    let unknown = harmed && harms.iter().any(|harm| harm.file == checkpoint);
+    let past = |harm: &Harm| {
+        let from = harm.begins_at().filter(|_| harm.is_log_of(OFFSETS));
+        harm.leaves_nothing() && from >= Some(template.recovery_point(OFFSETS))
+    };
+    let unknown = harmed
+        && harms
+            .iter()
+            .any(|harm| harm.file == checkpoint || past(harm));
     let cut = unknown
         || harmed && said.contains(&format!("{OFFSETS}: cut "))
         || metadata && said.contains(&format!("{METADATA}: cut "));

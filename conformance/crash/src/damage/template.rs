@@ -97,7 +97,7 @@ impl Template {
             template.batches.push(template.read_batches(partition));
             template
                 .recovery_points
-                .push(template.recovery_point(partition));
+                .push(template.recovery_point(&format!("{TOPIC}-{partition}")));
         }
         template.check();
         template
@@ -162,10 +162,9 @@ impl Template {
         found
     }
 
-    fn recovery_point(&self, partition: i32) -> i64 {
-        let file = self
-            .dir
-            .join(format!("{TOPIC}-{partition}/oncelog-checkpoint"));
+    /// The offset up to which a log's checkpoint vouches for it.
+    pub fn recovery_point(&self, log: &str) -> i64 {
+        let file = self.dir.join(format!("{log}/oncelog-checkpoint"));
         let text = fs::read_to_string(file).unwrap_or_default();
         let line = text
             .lines()
