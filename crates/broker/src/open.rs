@@ -140,6 +140,17 @@ pub fn open_reporting(
     set_strays_aside(disk, &topics, &removed, report)?;
     let groups = load_groups(&config, disk, &topics, &mut seed, now)?;
     let transactions = load_transactions(&config, disk, &topics, now)?;
+    let partitions = topics.iter().flat_map(|topic| &topic.partitions);
+    let written = partitions.flat_map(|hosted| hosted.partition.producers().iter());
+    let transactional = transactions
+        .shards()
+        .flat_map(TransactionShard::producer_ids);
+    if cluster.skip_producer_ids(written.map(|(id, _)| id).chain(transactional)) {
+        report.notes.push(format!(
+            "{METADATA_DIR}: producer ids are in use that it does not know of; new ones begin at {}",
+            cluster.next_producer_id()
+        ));
+    }
     report.partitions = topics.keys().len();
     let mut broker = Broker::assemble(Parts {
         config,

@@ -95,6 +95,8 @@ fn start(
             return Err(format!("no orderly refusal: {}", first_line(&why)));
         }
         let said = broker.said().split_off(before);
+        // Warnings are of what was found besides.
+        let said = said.find("error: ").map_or("", |at| &said[at..]);
         let named: Vec<Harm> = left
             .iter()
             .filter(|harm| said.contains(&harm.file))

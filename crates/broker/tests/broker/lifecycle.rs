@@ -65,6 +65,31 @@ fn producer_ids_are_unique_over_blocks_restarts_and_crashes() {
 }
 
 #[test]
+fn a_producer_id_is_not_given_out_again_when_the_metadata_log_has_lost_it() {
+    let mut host = start(&[]);
+    let topic = Topic::with(&mut host, "t", 1, &[]);
+    let before = host.disk.content(METADATA_LOG).unwrap().len();
+    let id = producer_id(&mut host, 4);
+    produced(&mut host, &topic, 0, batch_from(id, 0, 0, &["a"]));
+    let host = host.crash(1);
+    let disk = host.disk.clone();
+    drop(host);
+    disk.truncate(METADATA_LOG, before as u64).unwrap();
+    let mut host = start_on(disk, &[]);
+    assert!(
+        host.report
+            .notes
+            .iter()
+            .any(|note| note.contains("new ones begin"))
+    );
+    let next = producer_id(&mut host, 4);
+    assert!(next > id, "{next}");
+    // It would be taken for the other one's, and acknowledged.
+    produced(&mut host, &topic, 0, batch_from(next, 0, 0, &["b"]));
+    assert_eq!(fetched(&mut host, &topic, 0, 1).len(), 1);
+}
+
+#[test]
 fn many_ask_for_a_producer_id_while_a_block_is_on_its_way() {
     let mut host = start(&[]);
     let askers: Vec<_> = (0..50).map(|_| host.connect()).collect();
@@ -111,6 +136,10 @@ fn what_is_no_transactional_id_is_refused() {
 fn lived_in() -> (Host, Topic) {
     let mut host = start(&[]);
     let topic = Topic::with(&mut host, "t", 2, &[("segment.bytes", "1048576")]);
+    assert!(
+        producer_id(&mut host, 4) < 7,
+        "a block with 7 in it is reserved"
+    );
     for sequence in 0..8 {
         produced(&mut host, &topic, 0, batch_from(7, 0, sequence, &["a"]));
         produced(&mut host, &topic, 1, large_batch(300_000));

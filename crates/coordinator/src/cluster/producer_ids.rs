@@ -7,7 +7,21 @@ use oncelog_wire::messages::ProducerIdsRecord;
 /// Ids in one block, as in Kafka.
 pub const PRODUCER_ID_BLOCK: i64 = 1_000;
 
+/// Ids from here on are not ours: anybody can write a batch with any id, and must not use them up.
+const FOREIGN_FROM: i64 = 1 << 62;
+
 impl Cluster {
+    /// No id that is in use is given out again, even if the record that reserved it was lost with the end
+    /// of the metadata log: its owner's batches would pass for duplicates of another's. True if that was
+    /// so. What it skips becomes durable with the next block.
+    pub fn skip_producer_ids(&mut self, in_use: impl Iterator<Item = i64>) -> bool {
+        let ours = in_use.filter(|id| *id < FOREIGN_FROM);
+        let unused = ours.max().map_or(0, |greatest| greatest + 1);
+        let behind = self.next_producer_id < unused;
+        self.next_producer_id = self.next_producer_id.max(unused);
+        behind
+    }
+
     /// Reserves the next block for this broker: the ids before the record's `next_producer_id`,
     /// [`PRODUCER_ID_BLOCK`] of them. Empty when there are no ids left, after 2^63 of them.
     pub fn allocate_producer_ids(&self) -> Vec<MetadataRecord> {
@@ -29,6 +43,18 @@ impl Cluster {
 mod tests {
     use super::super::testing::{apply, cluster};
     use super::*;
+
+    #[test]
+    fn ids_in_use_are_skipped_but_for_absurd_ones() {
+        let mut cluster = cluster();
+        assert!(!cluster.skip_producer_ids([-1].into_iter()));
+        assert!(cluster.skip_producer_ids([3, 1_004, i64::MAX, 7].into_iter()));
+        assert_eq!(cluster.next_producer_id(), 1_005);
+        assert!(!cluster.skip_producer_ids([1_004].into_iter()));
+        let records = cluster.allocate_producer_ids();
+        apply(&mut cluster, &records);
+        assert_eq!(cluster.next_producer_id(), 2_005);
+    }
 
     #[test]
     fn blocks_follow_one_another_and_end() {

@@ -117,6 +117,12 @@ impl TransactionShard {
         }
     }
 
+    /// Of every transactional id.
+    pub fn producer_ids(&self) -> impl Iterator<Item = i64> {
+        let transactions = self.entries.values().flat_map(|entry| &entry.transaction);
+        transactions.map(|transaction| transaction.producer_id)
+    }
+
     /// Takes one record of the partition, in the order of the partition.
     ///
     /// While the shard is loading these are all records from the start of the log; afterwards the
