@@ -61,6 +61,7 @@ pub fn served(
         let index = partition as usize;
         let mut reader = Reader {
             raw: Raw::new(broker.port()),
+            data: broker.data(),
             partition,
             vouched_for: vouched_for(template, harms, partition),
             harms,
@@ -115,6 +116,7 @@ enum Wrong {
 /// One partition, read batch by batch.
 struct Reader<'a> {
     raw: Raw,
+    data: &'a Path,
     partition: i32,
     harms: &'a [Harm],
     vouched_for: i64,
@@ -130,10 +132,6 @@ impl Reader<'_> {
         let mut flaw: Option<&BatchAt> = None;
         let mut last_flaw = None;
         let mut cut = false;
-        let is_flawed = |offset| {
-            let index = batches.iter().position(|batch| batch.first == offset);
-            index.is_some_and(|index| !intact[index])
-        };
         for (batch, intact) in batches.iter().zip(intact) {
             if !intact {
                 flaw.get_or_insert(batch);
@@ -147,7 +145,7 @@ impl Reader<'_> {
             match fetched {
                 Fetched::Records(records) => {
                     read = match self.check(batch, &records) {
-                        Err(Wrong::Place(next)) if is_flawed(next) => {
+                        Err(Wrong::Place(next)) if self.is_misplaced(next, batches) => {
                             let what = "places of batches, which no CRC covers, served as they lie";
                             self.report.fault(what);
                             next
@@ -185,6 +183,16 @@ impl Reader<'_> {
             }
         }
         Ok(cut)
+    }
+
+    /// Whether nothing of the batch that begins there is damaged but its base offset.
+    fn is_misplaced(&self, first: i64, batches: &[BatchAt]) -> bool {
+        let Some(batch) = batches.iter().find(|batch| batch.first == first) else {
+            return false;
+        };
+        let bytes = fs::read(self.data.join(&batch.file)).unwrap_or_default();
+        let found = bytes.get(batch.position..batch.position + batch.bytes.len());
+        found.is_some_and(|found| found[..8] != batch.bytes[..8] && found[8..] == batch.bytes[8..])
     }
 
     /// Nobody can tell a torn write from damage past the checkpoint: the log ends there.

@@ -96,7 +96,8 @@ fn start(
         }
         let said = broker.said().split_off(before);
         // Warnings are of what was found besides.
-        let said = said.find("error: ").map_or("", |at| &said[at..]);
+        let from_error = said.lines().skip_while(|line| !line.starts_with("error: "));
+        let said = from_error.collect::<Vec<_>>().join("\n");
         let named: Vec<Harm> = left
             .iter()
             .filter(|harm| said.contains(&harm.file))

@@ -2,6 +2,7 @@
 
 use mysql::Conn;
 use mysql::prelude::Queryable;
+use oncelog_pipeline::finding::Finding;
 
 use super::binlog::faults;
 use super::connection::{Database, Server, outbox_id};
@@ -9,7 +10,6 @@ use super::options::{Engine, Options};
 use super::polling;
 use super::tables::{Tables, quoted};
 use crate::source::SourceError;
-use oncelog_pipeline::finding::Finding;
 
 /// How an outbox is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

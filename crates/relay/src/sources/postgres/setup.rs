@@ -1,5 +1,6 @@
 //! What an outbox in PostgreSQL needs, as statements and as checks, and which way of reading it fits.
 
+use oncelog_pipeline::finding::Finding;
 use postgres::Client;
 
 use super::catalog::{self, Facts, Table};
@@ -10,7 +11,6 @@ use super::polling::can_poll;
 use super::retention;
 use super::{claims, slot};
 use crate::source::SourceError;
-use oncelog_pipeline::finding::Finding;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {

@@ -1,10 +1,10 @@
 //! What an outbox in SQLite needs, as statements and as checks.
 
+use oncelog_pipeline::finding::Finding;
 use rusqlite::Connection;
 
 use super::{Options, connect, quoted};
 use crate::row::Columns;
-use oncelog_pipeline::finding::Finding;
 
 /// Made by the relay itself where they are missing.
 pub(super) const OWN_TABLES: &[&str] = &[
