@@ -140,17 +140,7 @@ pub fn open_reporting(
     set_strays_aside(disk, &topics, &removed, report)?;
     let groups = load_groups(&config, disk, &topics, &mut seed, now)?;
     let transactions = load_transactions(&config, disk, &topics, now)?;
-    let partitions = topics.iter().flat_map(|topic| &topic.partitions);
-    let written = partitions.flat_map(|hosted| hosted.partition.producers().iter());
-    let transactional = transactions
-        .shards()
-        .flat_map(TransactionShard::producer_ids);
-    if cluster.skip_producer_ids(written.map(|(id, _)| id).chain(transactional)) {
-        report.notes.push(format!(
-            "{METADATA_DIR}: producer ids are in use that it does not know of; new ones begin at {}",
-            cluster.next_producer_id()
-        ));
-    }
+    skip_producer_ids(&mut cluster, &topics, &transactions, report);
     report.partitions = topics.keys().len();
     let mut broker = Broker::assemble(Parts {
         config,
@@ -166,6 +156,26 @@ pub fn open_reporting(
     crate::transactions::settle_loaded(&mut broker);
     housekeeping::begin(&mut broker);
     Ok(broker)
+}
+
+/// Those that logs hold, which the metadata log should know of.
+fn skip_producer_ids(
+    cluster: &mut Cluster,
+    topics: &Topics,
+    transactions: &TransactionHost,
+    report: &mut OpenReport,
+) {
+    let partitions = topics.iter().flat_map(|topic| &topic.partitions);
+    let written = partitions.flat_map(|hosted| hosted.partition.producers().iter());
+    let transactional = transactions
+        .shards()
+        .flat_map(TransactionShard::producer_ids);
+    if cluster.skip_producer_ids(written.map(|(id, _)| id).chain(transactional)) {
+        report.notes.push(format!(
+            "{METADATA_DIR}: producer ids are in use that it does not know of; new ones begin at {}",
+            cluster.next_producer_id()
+        ));
+    }
 }
 
 /// Checks or writes `meta.properties`; returns the cluster id.

@@ -56,6 +56,7 @@ scripts! {
     transactions_compacted
     transactions_coordinator
     transactions_crash
+    transactions_damaged
     transactions_deleted
     transactions_fetch
     transactions_markers
