@@ -175,6 +175,13 @@ pub fn recover(
         };
         (load?, loader.first_gap, loader.has_control)
     };
+    let between = gap_between(&loaded).filter(|_| checkpoint.is_none());
+    if let Some(gap) = first_gap.or(between) {
+        report.note(format!(
+            "batches from offset {gap} on are missing, and no checkpoint says that they were compacted \
+             away"
+        ));
+    }
     let mut log = assemble(dir, config, loaded, checkpoint.as_ref(), now);
     let end = log.end_offset();
     epochs.truncate_from_end(end);
@@ -202,6 +209,13 @@ pub fn recover(
         log,
         report,
     })
+}
+
+/// Where a segment ends before the next one begins.
+fn gap_between(segments: &[Segment]) -> Option<i64> {
+    let mut pairs = segments.windows(2);
+    let gap = pairs.find(|pair| pair[0].next_offset < pair[1].base_offset);
+    gap.map(|pair| pair[0].next_offset)
 }
 
 fn read_checkpoint(

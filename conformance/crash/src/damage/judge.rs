@@ -66,6 +66,9 @@ pub fn served(
             vouched_for: vouched_for(template, harms, partition),
             harms,
             said_cut: broker.said().contains(&format!("{}: cut ", dir(partition))),
+            said_missing: broker
+                .said()
+                .contains(&format!("{}: batches from offset ", dir(partition))),
             report,
         };
         cut.push(reader.read(&template.batches[index], &intact[index])?);
@@ -121,6 +124,7 @@ struct Reader<'a> {
     harms: &'a [Harm],
     vouched_for: i64,
     said_cut: bool,
+    said_missing: bool,
     report: &'a mut Report,
 }
 
@@ -147,6 +151,11 @@ impl Reader<'_> {
                     read = match self.check(batch, &records) {
                         Err(Wrong::Place(next)) if self.is_misplaced(next, batches) => {
                             let what = "places of batches, which no CRC covers, served as they lie";
+                            self.report.fault(what);
+                            next
+                        }
+                        Err(Wrong::Place(next)) if self.is_said_to_be_missing(next, batches) => {
+                            let what = "segments missing with their checkpoint, as documented, and said so";
                             self.report.fault(what);
                             next
                         }
@@ -193,6 +202,17 @@ impl Reader<'_> {
         let bytes = fs::read(self.data.join(&batch.file)).unwrap_or_default();
         let found = bytes.get(batch.position..batch.position + batch.bytes.len());
         found.is_some_and(|found| found[..8] != batch.bytes[..8] && found[8..] == batch.bytes[8..])
+    }
+
+    /// Whether the segment of the batch that begins there is gone, and with it the checkpoint that knew
+    /// of it.
+    fn is_said_to_be_missing(&self, first: i64, batches: &[BatchAt]) -> bool {
+        let batch = batches.iter().find(|batch| batch.first == first);
+        let removed = |harm: &&Harm| harm.leaves_nothing();
+        let mut removed = self.harms.iter().filter(removed);
+        self.said_missing
+            && self.vouched_for == 0
+            && batch.is_some_and(|batch| removed.any(|harm| harm.file == batch.file))
     }
 
     /// Nobody can tell a torn write from damage past the checkpoint: the log ends there.

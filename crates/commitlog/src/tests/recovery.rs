@@ -83,6 +83,21 @@ fn a_log_without_a_checkpoint_is_scanned_whole() {
 }
 
 #[test]
+fn a_segment_that_is_gone_with_its_checkpoint_is_spoken_of() {
+    for clean in [true, false] {
+        let mut world = checkpointed(small_config(), 0);
+        let gone = world.log_files()[1];
+        let checkpoint = format!("{DIR}/oncelog-checkpoint");
+        world.disk.flip_bit(&checkpoint, 60, 1);
+        world.disk.remove(&format!("{DIR}/{gone:020}.log")).unwrap();
+        world.try_recover(clean).unwrap();
+        let notes = world.report.notes("d");
+        let said = format!("d: batches from offset {gone} on are missing");
+        assert!(notes.iter().any(|note| note.contains(&said)), "{notes:?}");
+    }
+}
+
+#[test]
 fn a_damaged_checkpoint_is_none() {
     let mut world = checkpointed(small_config(), 2);
     world
