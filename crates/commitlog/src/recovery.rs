@@ -175,12 +175,8 @@ pub fn recover(
         };
         (load?, loader.first_gap, loader.has_control)
     };
-    let between = gap_between(&loaded).filter(|_| checkpoint.is_none());
-    if let Some(gap) = first_gap.or(between) {
-        report.note(format!(
-            "batches from offset {gap} on are missing, and no checkpoint says that they were compacted \
-             away"
-        ));
+    if checkpoint.is_none() {
+        note_gap(first_gap, &loaded, &mut report);
     }
     let mut log = assemble(dir, config, loaded, checkpoint.as_ref(), now);
     let end = log.end_offset();
@@ -211,11 +207,16 @@ pub fn recover(
     })
 }
 
-/// Where a segment ends before the next one begins.
-fn gap_between(segments: &[Segment]) -> Option<i64> {
+/// Says where offsets are missing for the first time, in what was scanned or between segments.
+fn note_gap(first_gap: Option<i64>, segments: &[Segment], report: &mut RecoveryReport) {
     let mut pairs = segments.windows(2);
-    let gap = pairs.find(|pair| pair[0].next_offset < pair[1].base_offset);
-    gap.map(|pair| pair[0].next_offset)
+    let between = pairs.find(|pair| pair[0].next_offset < pair[1].base_offset);
+    if let Some(gap) = first_gap.or(between.map(|pair| pair[0].next_offset)) {
+        report.note(format!(
+            "batches from offset {gap} on are missing, and no checkpoint says that they were compacted \
+             away"
+        ));
+    }
 }
 
 fn read_checkpoint(
