@@ -65,7 +65,13 @@ pub fn served(
             partition,
             vouched_for: vouched_for(template, harms, partition),
             harms,
-            said_cut: broker.said().contains(&format!("{}: cut ", dir(partition))),
+            said_cut: ["cut ", "nothing continues the log at "]
+                .iter()
+                .any(|words| {
+                    broker
+                        .said()
+                        .contains(&format!("{}: {words}", dir(partition)))
+                }),
             said_missing: broker
                 .said()
                 .contains(&format!("{}: batches from offset ", dir(partition))),
